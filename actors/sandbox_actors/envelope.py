@@ -1,0 +1,153 @@
+"""One JSON-RPC message: only its head is read, its bytes are passed on.
+
+Routing needs to know whether there is an `id` and a `method`, nothing else; everything beside them stays the text that
+it was, so numbers keep their digits and keys their order. `msgspec` checks the whole text while it skips through it.
+Ids are compared by their canonical text: `7`, `"7"` and `7.0` are three ids. (JSON-RPC 2.0, ACP protocol version 1.)
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .errors import Refusal
+
+__all__ = [
+    "Head",
+    "InvalidEnvelope",
+    "Json",
+    "Params",
+    "decode",
+    "error_response",
+    "id_text",
+    "notification",
+    "replace_members",
+    "request",
+]
+
+Json: TypeAlias = Any
+"""Whatever JSON can say. The one place where a type ends."""
+
+Params: TypeAlias = "Raw | Mapping[str, Json]"
+
+INTERNAL_ERROR = -32603
+"""JSON-RPC 2.0, section 5.1."""
+
+
+class InvalidEnvelope(ValueError):
+    """The text is no JSON object. The message says why."""
+
+
+class Head(msgspec.Struct):
+    """What is read of an envelope; each member is its JSON text, or UNSET where the key is absent."""
+
+    id: Raw | UnsetType = UNSET
+    method: Raw | UnsetType = UNSET
+    params: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+
+    @property
+    def request_id(self) -> Raw | None:
+        """The id, if this is a request; None for a notification or a response."""
+        return self.id if isinstance(self.id, Raw) and self.method is not UNSET else None
+
+    @property
+    def is_response(self) -> bool:
+        return self.method is UNSET and self.id is not UNSET
+
+    @property
+    def method_name(self) -> str:
+        """The method; empty where there is none or it is no string."""
+        name = msgspec.json.decode(self.method) if isinstance(self.method, Raw) else ""
+        return name if isinstance(name, str) else ""
+
+    def member(self, of: str, name: str) -> Json:
+        """A member of `params` or `result`, None where there is none."""
+        whole = self.params if of == "params" else self.result
+        try:
+            raw = _object.decode(whole).get(name) if isinstance(whole, Raw) else None
+            return None if raw is None else msgspec.json.decode(raw)
+        except (msgspec.MsgspecError, RecursionError):
+            return None
+
+
+_decoder = msgspec.json.Decoder(Head)
+_object = msgspec.json.Decoder(dict[str, Raw])
+
+
+def decode(text: bytes) -> Head:
+    """Read the head of one envelope.
+
+    Raises:
+      InvalidEnvelope: it is no JSON, not UTF-8, nested too deeply, or no object.
+    """
+    try:
+        if not text.isascii():
+            text.decode()
+        return _decoder.decode(text)
+    except UnicodeDecodeError as error:
+        raise InvalidEnvelope(f"not UTF-8: {error.reason} at byte {error.start}") from None
+    except RecursionError:
+        raise InvalidEnvelope("nested too deeply") from None
+    except msgspec.ValidationError:
+        raise InvalidEnvelope("not a JSON object") from None
+    except msgspec.DecodeError as error:
+        return _decode_leniently(text, error)
+
+
+def _decode_leniently(text: bytes, error: msgspec.DecodeError) -> Head:
+    # JavaScript writes a string that was cut inside a surrogate pair as a lone "\\ud83d": legal JSON that msgspec
+    # refuses. Agents cut tool output anywhere, and their answer must not be lost for it.
+    if b"\\u" not in text:
+        raise InvalidEnvelope(str(error)) from None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidEnvelope(str(error)) from None
+    if not isinstance(value, dict):
+        raise InvalidEnvelope("not a JSON object") from None
+    members = {key: Raw(json.dumps(value[key]).encode()) for key in Head.__struct_fields__ if key in value}
+    return Head(**members)
+
+
+def id_text(raw: Raw) -> bytes:
+    """The canonical text of an id, for comparison."""
+    text = bytes(raw)
+    if text.isdigit() or (text[:1] == b'"' and b"\\" not in text):
+        return text
+    try:
+        return msgspec.json.encode(msgspec.json.decode(text), order="sorted")
+    except (msgspec.MsgspecError, RecursionError):
+        return text
+
+
+def replace_members(text: bytes, members: Mapping[str, Raw]) -> bytes:
+    """The envelope with some top-level members replaced; the others keep their text."""
+    whole = _object.decode(text)
+    return msgspec.json.encode({**whole, **members})
+
+
+def request(id: str, method: str, params: Params) -> bytes:
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+
+
+def notification(method: str, params: Mapping[str, Json]) -> bytes:
+    return msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def error_response(id: Raw, refusal: Refusal) -> bytes:
+    """The answer to a request that the daemon gives in the agent's place.
+
+    `error.data` is what a program can act on: `type` is one of the problem types of the HTTP API.
+    """
+    data: dict[str, Json] = {"type": refusal.type, "detail": str(refusal), **refusal.details}
+    if refusal.retry_after is not None:
+        data["retryAfterMs"] = round(refusal.retry_after * 1000)
+    error = {"code": INTERNAL_ERROR, "message": str(refusal), "data": data}
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": id, "error": error})

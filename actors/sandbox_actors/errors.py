@@ -1,0 +1,213 @@
+"""What the domain refuses, and why: every refusal is an `ActorError`, an answer and no crash.
+
+`name` is the problem's stable name on the wire (`urn:sandbox-agent:error:<name>`). The HTTP layer owns the status and
+the title; here stands what a program can act on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from sandbox_supervisor import ActorError, ActorStopped, MailboxFull
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sandbox_supervisor.process import ExitStatus
+
+__all__ = [
+    "PROBLEM_PREFIX",
+    "AgentBusy",
+    "AgentNotInstalled",
+    "AgentNotNamed",
+    "AgentProcessExited",
+    "AgentStartFailed",
+    "AgentUnavailable",
+    "JournalUnavailable",
+    "Overloaded",
+    "Refusal",
+    "SessionClosed",
+    "SessionConflict",
+    "SessionCrashed",
+    "SessionNotFound",
+    "ShuttingDown",
+    "UnsupportedAgent",
+    "as_refusal",
+]
+
+
+PROBLEM_PREFIX = "urn:sandbox-agent:error:"
+
+
+class Refusal(ActorError):
+    """The root. The message is a sentence for a person; `retry_after` is in seconds where trying again makes sense."""
+
+    name: ClassVar[str]
+    retry_after: float | None = None
+
+    @property
+    def type(self) -> str:
+        return PROBLEM_PREFIX + self.name
+
+    @property
+    def details(self) -> dict[str, str | int | list[str]]:
+        """What a program can act on beside the type."""
+        return {}
+
+
+class SessionNotFound(Refusal):
+    name = "session_not_found"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"session not found: {id}")
+        self.id = id
+
+
+class SessionConflict(Refusal):
+    """The id is taken by a session with another agent."""
+
+    name = "conflict"
+
+    def __init__(self, id: str, agent: str, requested: str) -> None:
+        super().__init__(f"server '{id}' already exists for agent '{agent}'; requested '{requested}'")
+
+
+class SessionClosed(Refusal):
+    """The session was deleted, or the daemon is shutting down, while the request was under way."""
+
+    name = "session_closed"
+
+    def __init__(self) -> None:
+        super().__init__("the session was closed")
+
+
+class ShuttingDown(Refusal):
+    name = "shutting_down"
+    retry_after = 5.0
+
+    def __init__(self) -> None:
+        super().__init__("the daemon is shutting down")
+
+
+class AgentNotNamed(Refusal):
+    """A session is to be made and nobody said with which agent."""
+
+    name = "invalid_request"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"missing required 'agent' query parameter for first POST to /v1/acp/{id}")
+
+
+class UnsupportedAgent(Refusal):
+    name = "unsupported_agent"
+
+    def __init__(self, agent: str, known: Sequence[str]) -> None:
+        super().__init__(f"unsupported agent: {agent}; known agents: {', '.join(known)}")
+        self.agent = agent
+
+
+class AgentNotInstalled(Refusal):
+    name = "agent_not_installed"
+
+    def __init__(self, agent: str, how: str) -> None:
+        super().__init__(f"agent not installed: {agent}; {how}")
+        self.agent = agent
+
+
+class AgentStartFailed(Refusal):
+    """The agent's process could not be started at all."""
+
+    name = "stream_error"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"failed to start agent process: {reason}")
+
+
+class AgentProcessExited(Refusal):
+    """The agent's process ended while it worked on the request. The request is not repeated: it may have acted."""
+
+    name = "agent_process_exited"
+
+    def __init__(self, status: ExitStatus | None, stderr: Sequence[str]) -> None:
+        if status is None:
+            how = "the agent process could not be brought up"
+        elif status.signal is not None:
+            how = f"the agent process was ended by signal {status.signal}"
+        else:
+            how = f"the agent process exited with code {status.code}"
+        super().__init__(f"{how} before it answered")
+        self.status = status
+        self.stderr = list(stderr)
+
+    @property
+    def details(self) -> dict[str, str | int | list[str]]:
+        details: dict[str, str | int | list[str]] = {}
+        if self.status is not None and self.status.code is not None:
+            details["exitCode"] = self.status.code
+        if self.status is not None and self.status.signal is not None:
+            details["signal"] = self.status.signal
+        if self.stderr:
+            details["stderr"] = self.stderr
+        return details
+
+
+class AgentUnavailable(Refusal):
+    """There is no agent process at present: it crashed and will be started again, or it crashed too often."""
+
+    name = "agent_unavailable"
+
+    def __init__(self, reason: str, retry_after: float | None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+class AgentBusy(Refusal):
+    """The agent does not read what it is sent."""
+
+    name = "agent_busy"
+    retry_after = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("the agent does not read its input: too much is waiting for it")
+
+
+class JournalUnavailable(Refusal):
+    """Events cannot be made durable at present, so no new work is taken."""
+
+    name = "journal_unavailable"
+    retry_after = 5.0
+
+    def __init__(self, trouble: str) -> None:
+        super().__init__(f"events cannot be written to disk ({trouble}); free some space and try again")
+
+
+class Overloaded(Refusal):
+    """More is asked of the session than it can take in at once."""
+
+    name = "overloaded"
+    retry_after = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("too many messages wait for the session")
+
+
+class SessionCrashed(Refusal):
+    """A bug of the daemon's own ended the session while it worked on the request."""
+
+    name = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("the session failed unexpectedly; the daemon's log says why")
+
+
+def as_refusal(error: ActorError) -> Refusal:
+    """What an actor's answer means on the wire, also where it stems from the ground floor."""
+    match error:
+        case Refusal():
+            return error
+        case MailboxFull():
+            return Overloaded()
+        case ActorStopped():
+            return SessionClosed()
+        case _:
+            return SessionCrashed()

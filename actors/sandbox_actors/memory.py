@@ -1,0 +1,110 @@
+"""What the next incarnation of an agent must know to go on where the last one ended: kept with the session's row.
+
+The daemon learns it from the traffic: how the client introduced itself (`initialize`), which ACP sessions it opened and
+with what (`session/new`, `session/load`, `session/resume`, `session/fork`), and which turns are open. Sources: ACP
+protocol version 1, Initialization and Session Setup.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Raw
+
+if TYPE_CHECKING:
+    from .envelope import Head, Json
+
+__all__ = ["AcpSession", "Memory", "Turn"]
+
+REMEMBERED = 64
+"""ACP sessions of one agent process that are brought back after a crash: the newest ones."""
+
+OPENING = ("session/new", "session/load", "session/resume", "session/fork")
+CLOSING = ("session/close", "session/delete")
+
+
+class AcpSession(msgspec.Struct):
+    """One ACP session.
+
+    Attributes:
+      agent_id: the id by which the agent knows it now. It differs from the clients' id after a recovery that had to
+        open a new one.
+      params: what it was opened with: `cwd`, `mcpServers` and whatever else the client said.
+    """
+
+    agent_id: str
+    params: dict[str, Raw]
+
+
+class Turn(msgspec.Struct):
+    """A prompt that has not been answered: its JSON-RPC id as the agent knows it, and its ACP session."""
+
+    id: Raw
+    session_id: str | None
+
+
+class Memory(msgspec.Struct):
+    """See the module.
+
+    Attributes:
+      initialize: the params of the clients' last successful `initialize`; None before it.
+      sessions: by the id that clients use, oldest first.
+      turns: the open ones.
+      running: whether an agent process was there when this was written.
+    """
+
+    initialize: Raw | None = None
+    sessions: dict[str, AcpSession] = {}
+    turns: list[Turn] = []
+    running: bool = False
+
+    @classmethod
+    def load(cls, text: bytes) -> Memory:
+        return msgspec.json.decode(text, type=cls) if text else cls()
+
+    def dump(self) -> bytes:
+        return msgspec.json.encode(self)
+
+    def learn(self, method: str, params: Raw | msgspec.UnsetType, answer: Head) -> bool:
+        """Take in a request that the agent has answered; tell whether there was anything to learn."""
+        if not isinstance(answer.result, Raw):
+            return False
+        if method == "initialize" and isinstance(params, Raw):
+            self.initialize = Raw(bytes(params))
+            return True
+        given = _members(params)
+        if method in OPENING:
+            id: Json = answer.member("result", "sessionId") if method in ("session/new", "session/fork") else None
+            if not isinstance(id, str):
+                id = _text(given.get("sessionId"))
+            if id is None:
+                return False
+            given.pop("sessionId", None)
+            self.sessions.pop(id, None)
+            self.sessions[id] = AcpSession(id, given)
+            while len(self.sessions) > REMEMBERED:
+                del self.sessions[next(iter(self.sessions))]
+            return True
+        if method in CLOSING:
+            return self.sessions.pop(_text(given.get("sessionId")) or "", None) is not None
+        return False
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """The clients' ids of the ACP sessions which the agent knows by another id, with that id."""
+        return {id: known.agent_id for id, known in self.sessions.items() if known.agent_id != id}
+
+
+def _members(params: Raw | msgspec.UnsetType) -> dict[str, Raw]:
+    try:
+        members = msgspec.json.decode(params, type=dict[str, Raw]) if isinstance(params, Raw) else {}
+    except (msgspec.MsgspecError, RecursionError):
+        return {}
+    # Copies: a Raw out of a decoder keeps the whole message alive that it was cut from.
+    return {name: Raw(bytes(value)) for name, value in members.items()}
+
+
+def _text(raw: Raw | None) -> str | None:
+    value = None if raw is None else msgspec.json.decode(raw)
+    return value if isinstance(value, str) else None

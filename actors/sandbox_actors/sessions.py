@@ -1,0 +1,178 @@
+"""All sessions of a daemon: made, found and deleted by id, each a task of its own in one nursery.
+
+A crash of our own code in one session ends that session, is logged, and takes nobody else along.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from sandbox_supervisor import ActorStopped, Node
+
+from .errors import AgentNotNamed, SessionConflict, SessionNotFound, ShuttingDown
+from .messages import Close
+from .session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from .journal import SessionLog
+    from .launch import Catalog
+    from .session import Setting
+
+__all__ = ["Sessions", "open_sessions"]
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    session: Session
+    scope: trio.CancelScope
+    ended: trio.Event
+
+
+class Sessions:
+    """See the module. Made by `open_sessions` only."""
+
+    def __init__(self, catalog: Catalog, setting: Setting, node: Node, nursery: trio.Nursery) -> None:
+        self._catalog = catalog
+        self._setting = setting
+        self._node = node
+        self._nursery = nursery
+        self._entries: dict[str, _Entry] = {}
+        self._busy: dict[str, trio.Lock] = {}
+        self._arrived = trio.lowlevel.ParkingLot()
+        self.closed = False
+
+    def all(self) -> list[Session]:
+        """Every session, sorted by id."""
+        return [entry.session for _, entry in sorted(self._entries.items())]
+
+    def get(self, id: str) -> Session:
+        """Raises `SessionNotFound` if there is none."""
+        try:
+            return self._entries[id].session
+        except KeyError:
+            raise SessionNotFound(id) from None
+
+    async def wait_for(self, id: str, seconds: float) -> Session:
+        """A session that is there, or is made within so many seconds. Raises `SessionNotFound` if it is not."""
+        with trio.move_on_after(seconds):
+            while id not in self._entries:
+                await self._arrived.park()
+        return self.get(id)
+
+    async def obtain(self, id: str, agent: str | None) -> Session:
+        """The session of an id; made, with its agent started, if it is new.
+
+        Args:
+          agent: which agent; needed for a new session, checked for one that is there.
+
+        Raises:
+          UnsupportedAgent, AgentNotInstalled, AgentNotNamed, SessionConflict, AgentStartFailed, ShuttingDown.
+        """
+        if agent is not None:
+            self._catalog.check(agent)
+        async with self._alone(id):
+            if self.closed:
+                raise ShuttingDown
+            if (entry := self._entries.get(id)) is not None:
+                existing = entry.session.log.row.agent
+                if agent is not None and agent != existing:
+                    raise SessionConflict(id, existing, agent)
+                return entry.session
+            if agent is None:
+                raise AgentNotNamed(id)
+            self._catalog.launch(agent)  # refuse now what can never start
+            session = self._start(await self._setting.journal.create(id, agent))
+            session.wake()
+            try:
+                await session.started.wait()
+            except BaseException:
+                # Cancelled, or there is no such program: a session without a single process is nothing to keep.
+                with trio.CancelScope(shield=True):
+                    await self._end(id)
+                raise
+            self._arrived.unpark_all()
+            return session
+
+    def restore(self) -> None:
+        """Bring back the sessions of an earlier daemon, their agents stopped; the next request wakes each."""
+        for session_log in list(self._setting.journal.sessions.values()):
+            self._start(session_log).settle_past()
+
+    async def delete(self, id: str) -> None:
+        """Stop the agent with all its tree, and forget the session. An id that is not there is fine."""
+        async with self._alone(id):
+            if id in self._entries:
+                await self._end(id)
+
+    async def close(self) -> None:
+        """Stop every agent; take no new ones. The sessions stay, and so do their events."""
+        self.closed = True
+        async with trio.open_nursery() as nursery:
+            for entry in list(self._entries.values()):
+                nursery.start_soon(_stop, entry)
+
+    def _start(self, session_log: SessionLog) -> Session:
+        scope, ended = trio.CancelScope(), trio.Event()
+        node = Node(session_log.row.id, "session")
+        session = Session(session_log, self._catalog, self._setting, node)
+        self._entries[session_log.row.id] = entry = _Entry(session, scope, ended)
+        self._nursery.start_soon(self._keep, entry)
+        return session
+
+    async def _keep(self, entry: _Entry) -> None:
+        session = entry.session
+        try:
+            with entry.scope, self._node.attached(session.node):
+                await session.run()
+        except Exception as crash:
+            log.error("session crashed", session=session.log.row.id, exc_info=crash)
+        finally:
+            entry.ended.set()
+
+    async def _end(self, id: str) -> None:
+        entry = self._entries.pop(id)
+        await _stop(entry)
+        entry.scope.cancel()
+        await entry.ended.wait()
+        await self._setting.journal.delete(entry.session.log)
+
+    @asynccontextmanager
+    async def _alone(self, id: str) -> AsyncGenerator[None]:
+        """One at a time makes or deletes a session of an id."""
+        lock = self._busy.setdefault(id, trio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.statistics().tasks_waiting and not lock.locked():
+                self._busy.pop(id, None)
+
+
+async def _stop(entry: _Entry) -> None:
+    # A session that has crashed reads no mail any more; leaving its scope stopped its agent.
+    with suppress(ActorStopped):
+        await entry.session.ref.tell(Close())
+    await entry.session.closed.wait()
+
+
+@asynccontextmanager
+async def open_sessions(catalog: Catalog, setting: Setting, node: Node) -> AsyncGenerator[Sessions]:
+    """All sessions, for as long as the block runs; every agent is stopped, by its ladder, before it ends."""
+    async with trio.open_nursery() as nursery:
+        sessions = Sessions(catalog, setting, node, nursery)
+        try:
+            sessions.restore()
+            yield sessions
+        finally:
+            with trio.CancelScope(shield=True):
+                await sessions.close()
+            nursery.cancel_scope.cancel()

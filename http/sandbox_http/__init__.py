@@ -1,0 +1,1 @@
+"""The border: HTTP and WebSocket requests become actor messages, pages of the journal become streams."""

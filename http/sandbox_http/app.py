@@ -1,0 +1,100 @@
+"""The application: routes on Quart, one table of problems, and the layers round it.
+
+    guard (Host, Origin, token, CORS) → body limit → Quart
+
+It is made with the references it needs and owns no task: everything that runs longer than a request runs in the
+daemon's own tree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import structlog
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+from werkzeug.routing import RequestRedirect
+
+from sandbox_actors.errors import as_refusal
+from sandbox_supervisor import ActorError
+
+from .acp import acp_routes
+from .body import BodyLimit
+from .guard import Guard
+from .problems import Problem, endpoint_not_found, of_refusal
+from .system import system_routes
+
+if TYPE_CHECKING:
+    from quart import Response
+
+    from sandbox_actors.journal import Journal
+    from sandbox_actors.sessions import Sessions
+    from sandbox_supervisor import Node
+
+    from .config import Config
+    from .guard import ASGIApp
+    from .streams import Streams
+
+__all__ = ["create_app"]
+
+log = structlog.get_logger()
+
+
+def create_app(config: Config, sessions: Sessions, journal: Journal, streams: Streams, root: Node) -> ASGIApp:
+    """The daemon's ASGI application."""
+    app = QuartTrio("sandbox_http", static_folder=None)
+    app.config["RESPONSE_TIMEOUT"] = None  # streams last as long as their sessions
+    app.config["BODY_TIMEOUT"] = None  # bodies are complete before Quart sees them
+    app.config["MAX_CONTENT_LENGTH"] = None  # and their size has been checked
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # the guard answers preflights
+    app.url_map.merge_slashes = False
+    app.register_blueprint(acp_routes(sessions, journal, streams, config))
+    app.register_blueprint(system_routes(root, journal, streams))
+
+    async def on_problem(problem: Problem) -> Response:
+        return problem.response()
+
+    async def on_refusal(error: ActorError) -> Response:
+        return of_refusal(as_refusal(error)).response()
+
+    async def on_http_exception(error: HTTPException) -> Response:
+        return _of_http_exception(error).response()
+
+    async def on_bug(error: Exception) -> Response:
+        log.error("request failed unexpectedly", exc_info=error)
+        return Problem("internal_error", "the server failed unexpectedly; its log says why").response()
+
+    app.register_error_handler(Problem, on_problem)
+    app.register_error_handler(ActorError, on_refusal)
+    app.register_error_handler(HTTPException, on_http_exception)
+    app.register_error_handler(Exception, on_bug)
+    routes = app.url_map.bind("")
+
+    def exists(path: str) -> bool:
+        for websocket in (False, True):
+            try:
+                routes.match(path, method="GET", websocket=websocket)
+            except (NotFound, RequestRedirect):
+                continue
+            except HTTPException:
+                return True
+            return True
+        return False
+
+    return Guard(BodyLimit(app, config.max_body), config, exists)
+
+
+def _of_http_exception(error: HTTPException) -> Problem:
+    match error:
+        case NotFound():
+            return endpoint_not_found()
+        case MethodNotAllowed():
+            allowed = ",".join(sorted(error.valid_methods or ()))
+            message = f"this path takes {allowed}"
+            return Problem(
+                "invalid_request", message, status=405, title="Method Not Allowed", headers={"Allow": allowed}
+            )
+        case _:
+            return Problem(
+                "invalid_request", error.description or error.name, status=error.code or 400, title=error.name
+            )

@@ -1,0 +1,75 @@
+"""Request bodies, taken in here because Quart would buffer them without any bound and without pushing back.
+
+Each route that is not streamed gets its whole body as one message, at most `limit` bytes of it; what is longer is
+answered with 413 after the rest has been thrown away for a while, so that the client gets to read the answer instead
+of a reset connection. Paths are handed on as they came, percent-encoded: an id may hold an encoded slash.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from .guard import PROBLEM_TYPE, answer
+from .problems import Problem
+
+if TYPE_CHECKING:
+    from .guard import ASGIApp, AsgiMessage, Receive, Scope, Send
+
+__all__ = ["BodyLimit"]
+
+DISCARD_WITHIN = 2.0
+"""Seconds for which the rest of a body that is too large is read and dropped."""
+
+
+class BodyLimit:
+    """ASGI middleware between the guard and Quart."""
+
+    def __init__(self, app: ASGIApp, limit: int) -> None:
+        self._app = app
+        self._limit = limit
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        scope = {**scope, "path": scope["raw_path"].decode("ascii", "replace").partition("?")[0]}
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        parts: list[bytes] = []
+        size = 0
+        more = True
+        while more and size <= self._limit:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            more = message.get("more_body", False)
+        if size > self._limit:
+            parts.clear()
+            with trio.move_on_after(DISCARD_WITHIN):
+                while more:
+                    more = (await receive()).get("more_body", False)
+            problem = Problem(
+                "invalid_request",
+                f"the body is larger than {self._limit} bytes; raise --max-body, or send less",
+                status=413,
+                title="Payload Too Large",
+            )
+            # The connection may hold the rest of the body: it is of no further use.
+            await answer(scope, send, problem.status, [PROBLEM_TYPE, (b"connection", b"close")], problem.body)
+            return
+        body: AsgiMessage | None = {"type": "http.request", "body": b"".join(parts), "more_body": False}
+        parts.clear()
+
+        async def whole() -> AsgiMessage:
+            nonlocal body
+            if body is not None:
+                message, body = body, None
+                return message
+            return await receive()
+
+        await self._app(scope, whole, send)

@@ -1,0 +1,166 @@
+"""The daemon: everything nested in the order of its start, left in reverse.
+
+    state directory (locked) → leftovers swept → sentinel → reaper → journal → sessions → HTTP
+
+At the end: new work is refused and streams are told, HTTP ends, agents are stopped, the journal is flushed. Every step
+is bounded; a second signal, or a step that hangs all the same, ends the process at once, with its agents killed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import signal
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+
+from sandbox_actors.journal import open_journal
+from sandbox_actors.launch import BadAgentsFile, Catalog, read_agents_file
+from sandbox_actors.session import Setting
+from sandbox_actors.sessions import open_sessions
+from sandbox_supervisor import Node
+from sandbox_supervisor.reaper import open_reaper
+from sandbox_supervisor.sentinel import open_sentinel
+from sandbox_supervisor.sweep import sweep_in_thread
+
+from .app import create_app
+from .config import BadConfig
+from .serving import listen, serving
+from .streams import Streams
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator
+    from pathlib import Path
+
+    from .config import Config
+
+__all__ = ["Daemon", "open_daemon", "run_daemon"]
+
+log = structlog.get_logger()
+
+STREAMS_END_WITHIN = 1.0
+"""Seconds for streams to tell their clients and end before HTTP is closed."""
+
+
+class Daemon:
+    """A running daemon.
+
+    Attributes:
+      url: where it listens.
+      root: the supervision tree.
+    """
+
+    def __init__(self, url: str, root: Node, streams: Streams) -> None:
+        self.url = url
+        self.root = root
+        self.streams = streams
+
+
+@asynccontextmanager
+async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
+    """A daemon, for as long as the block runs.
+
+    Raises:
+      BadConfig: it would not be safe, or cannot work.
+    """
+    config.check()
+    custom = {}
+    if config.agents_file is not None:
+        try:
+            custom = read_agents_file(config.agents_file)
+        except BadAgentsFile as error:
+            raise BadConfig(str(error)) from None
+    with listen(config.host, config.port) as listener:
+        host, port = listener.getsockname()[:2]
+        state_dir = (
+            config.state_dir or config.data_dir / "daemons" / f"{re.sub('[^A-Za-z0-9]', '-', config.host)}-{port}"
+        )
+        with _locked(state_dir):
+            owner, run = _owner(state_dir), secrets.token_hex(4)
+            swept = await sweep_in_thread(lambda cookie: cookie.owner == owner)
+            if swept:
+                log.warning("ended processes that an earlier daemon left behind", processes=swept)
+            root = Node("daemon", "daemon")
+            catalog = Catalog(config.data_dir / "bin" / "agent_processes", custom, program=config.program)
+            streams = Streams()
+            async with (
+                open_reaper() as reaper,
+                open_sentinel(owner, run, reaper=reaper),
+                open_journal(
+                    state_dir / "journal.db", retention=config.retention, synchronous=config.synchronous
+                ) as journal,
+                open_sessions(catalog, Setting(journal, owner, run, reaper, policy=config.restart), root) as sessions,
+            ):
+                app = create_app(config, sessions, journal, streams, root)
+                async with serving(app, listener, largest_frame=config.max_body, grace=STREAMS_END_WITHIN):
+                    shown = f"[{host}]" if ":" in host else host
+                    try:
+                        yield Daemon(f"http://{shown}:{port}", root, streams)
+                    finally:
+                        # Streams are told, then agents stopped: whoever waits for one is answered while HTTP is there.
+                        streams.drain()
+                        with trio.CancelScope(shield=True):
+                            await sessions.close()
+
+
+async def run_daemon(config: Config) -> None:
+    """Run a daemon until SIGTERM or SIGINT. A second one, or a shutdown longer than `config.grace`, is the end."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+            async with open_daemon(config) as daemon:
+                log.info("listening", url=daemon.url, pid=os.getpid(), token=config.token is not None)
+                async for number in signals:
+                    log.info("shutting down", signal=signal.Signals(number).name)
+                    break
+                nursery.start_soon(_give_up, signals, config.grace)
+            nursery.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _give_up(signals: AsyncIterator[int], grace: float) -> None:
+    # Hypercorn's sends are shielded, and a disk may hang: the last resort is not to wait for them.
+    with trio.move_on_after(grace):
+        async for _ in signals:
+            break
+    log.error("shutdown takes too long: leaving at once")
+    os._exit(1)
+
+
+@contextmanager
+def _locked(state_dir: Path) -> Generator[None]:
+    """The state directory is ours alone. Raises `BadConfig` if another daemon has it."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BadConfig(f"cannot use the state directory {state_dir}: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise BadConfig(
+            f"another daemon uses the state directory {state_dir}; stop it, or give this one its own --state-dir"
+        ) from None
+    else:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _owner(state_dir: Path) -> str:
+    """The stable id of this state directory, by which processes of earlier daemons are known."""
+    path = state_dir / "owner"
+    try:
+        return path.read_text().strip() or _new_owner(path)
+    except FileNotFoundError:
+        return _new_owner(path)
+
+
+def _new_owner(path: Path) -> str:
+    owner = secrets.token_hex(8)
+    path.write_text(owner)
+    return owner

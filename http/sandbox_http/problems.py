@@ -1,0 +1,134 @@
+"""Every error on the wire, in one table: `application/problem+json` with a stable `type` (RFC 9457).
+
+`type` is `urn:sandbox-agent:error:<name>`. Members beyond the standard ones say what a program can act on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+from quart import Response
+
+from sandbox_actors.errors import (
+    PROBLEM_PREFIX,
+    AgentNotInstalled,
+    Refusal,
+    SessionNotFound,
+    UnsupportedAgent,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from sandbox_actors.envelope import Json
+
+__all__ = ["HttpError", "Problem", "of_refusal"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One row: status, title, what stands before the message in `detail`, and whether `details.message` repeats it."""
+
+    status: int
+    title: str
+    before: str = ""
+    repeats: bool = False
+
+
+TABLE: Mapping[str, _Kind] = {
+    "invalid_request": _Kind(400, "Invalid Request", "invalid request: "),
+    "unsupported_agent": _Kind(400, "Unsupported Agent"),
+    "token_invalid": _Kind(401, "Token Invalid", "token invalid", repeats=True),
+    "permission_denied": _Kind(403, "Permission Denied", "permission denied", repeats=True),
+    "agent_not_installed": _Kind(404, "Agent Not Installed"),
+    "session_not_found": _Kind(404, "Session Not Found"),
+    "not_acceptable": _Kind(406, "Not Acceptable", "not acceptable: ", repeats=True),
+    "conflict": _Kind(409, "Conflict", "conflict: ", repeats=True),
+    "session_closed": _Kind(409, "Session Closed"),
+    "unsupported_media_type": _Kind(415, "Unsupported Media Type", "unsupported media type: ", repeats=True),
+    "agent_process_exited": _Kind(500, "Agent Process Exited"),
+    "internal_error": _Kind(500, "Internal Error"),
+    "stream_error": _Kind(502, "Stream Error", "stream error: ", repeats=True),
+    "agent_busy": _Kind(503, "Agent Busy"),
+    "agent_unavailable": _Kind(503, "Agent Unavailable"),
+    "journal_unavailable": _Kind(503, "Journal Unavailable"),
+    "overloaded": _Kind(503, "Overloaded"),
+    "shutting_down": _Kind(503, "Shutting Down"),
+    "timeout": _Kind(504, "Timeout"),
+}
+
+
+class HttpError(Exception):
+    """The root of this package's errors."""
+
+
+class Problem(HttpError):
+    """An answer with an error status.
+
+    Args:
+      name: a row of the table.
+      message: a sentence that says what to do.
+      status, title: instead of the table's, where the public wire has it so.
+      headers: beside the content type.
+      extra: further members, told in alphabetical order.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        message: str,
+        *,
+        status: int | None = None,
+        title: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **extra: Json,
+    ) -> None:
+        super().__init__(message)
+        kind = TABLE[name]
+        self.status = status or kind.status
+        self.headers = dict(headers or {})
+        # "token invalid" is the whole detail on the public wire: what was wrong stands in `details` alone.
+        bare = kind.before and not kind.before.endswith(": ")
+        if kind.repeats:
+            extra["details"] = {"message": message}
+        self.members: dict[str, Json] = {
+            "type": PROBLEM_PREFIX + name,
+            "title": title or kind.title,
+            "status": self.status,
+            "detail": kind.before if bare else kind.before + message,
+            **dict(sorted(extra.items())),
+        }
+
+    @property
+    def body(self) -> bytes:
+        return msgspec.json.encode(self.members)
+
+    def response(self) -> Response:
+        response = Response(self.body, self.status, content_type="application/problem+json")
+        response.headers.update(self.headers)
+        return response
+
+
+def endpoint_not_found() -> Problem:
+    # The public wire names it an invalid request with the status of a missing thing.
+    problem = Problem("invalid_request", "endpoint not found", status=404, title="Not Found")
+    problem.members["detail"] = "endpoint not found"
+    return problem
+
+
+def of_refusal(refusal: Refusal) -> Problem:
+    """How a refusal of the domain is told where it is the answer to the HTTP request itself."""
+    headers: dict[str, str] = {}
+    extra: dict[str, Json] = dict(refusal.details)
+    if refusal.retry_after is not None:
+        headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
+    match refusal:
+        case SessionNotFound():
+            extra["sessionId"] = refusal.id
+        case UnsupportedAgent() | AgentNotInstalled():
+            extra["agent"] = refusal.agent
+        case _:
+            pass
+    return Problem(refusal.name, str(refusal), headers=headers, **extra)

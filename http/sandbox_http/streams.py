@@ -1,0 +1,107 @@
+"""Event streams: a cursor on the journal, turned into SSE or WebSocket frames page by page.
+
+A stream that has nothing to say for `HEARTBEAT` seconds says so, which keeps proxies from closing it and finds out dead
+peers. Sources: WHATWG HTML, Server-sent events; JSON-RPC 2.0.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import trio
+
+from sandbox_actors.envelope import notification
+from sandbox_actors.journal import Gap, Origin, Page
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from sandbox_actors.journal import Cursor
+
+__all__ = ["HEARTBEAT", "HIDDEN", "Streams", "gap_notice", "server_sent_events", "stopping_notice"]
+
+HEARTBEAT = 10.0
+"""Seconds. The public wire has 15; common proxies give up after 30 to 60."""
+
+HEARTBEAT_COMMENT = b": heartbeat\n\n"
+
+HIDDEN = Origin.CLIENT.value + Origin.DAEMON.value
+"""What the raw stream does not show: it tells what the agent's side says. Its numbers are skipped."""
+
+CACHED_PAGE = 256 << 10
+"""Bytes of the largest page whose frames are kept for the next subscriber."""
+
+
+class Streams:
+    """All open streams, so that they can be told of the shutdown before they are cut."""
+
+    def __init__(self) -> None:
+        self._cursors: set[Cursor] = set()
+        self.draining = False
+
+    def add(self, cursor: Cursor) -> None:
+        self._cursors.add(cursor)
+        if self.draining:
+            cursor.close()
+
+    def remove(self, cursor: Cursor) -> None:
+        self._cursors.discard(cursor)
+
+    def drain(self) -> None:
+        """End every stream, now and from now on."""
+        self.draining = True
+        for cursor in self._cursors:
+            cursor.close()
+
+
+def gap_notice(gap: Gap, epoch: str) -> bytes:
+    """Events that were asked for are not there."""
+    params = {"from": gap.first, "to": gap.last, "reason": gap.reason, "next": gap.next, "epoch": epoch}
+    return notification("_sandboxagent/journal/gap", params)
+
+
+def stopping_notice() -> bytes:
+    """The daemon is shutting down; connect again later and go on where you were."""
+    return notification("_sandboxagent/daemon/stopping", {})
+
+
+async def server_sent_events(cursor: Cursor, streams: Streams, epoch: str) -> AsyncIterator[bytes]:
+    """The body of an SSE response, from a cursor's position to the end of the session or of the daemon."""
+    streams.add(cursor)
+    try:
+        # Hypercorn sends the head of a response together with the first piece of its body.
+        yield HEARTBEAT_COMMENT
+        while True:
+            read: list[Page] | Gap | None = None
+            with trio.move_on_after(HEARTBEAT):
+                try:
+                    read = await anext(cursor)
+                except StopAsyncIteration:
+                    break
+            if read is None:
+                yield HEARTBEAT_COMMENT
+            elif isinstance(read, Gap):
+                yield _unnumbered(gap_notice(read, epoch))
+            elif frames := b"".join([_frames(page) for page in read]):
+                yield frames
+        if streams.draining:
+            yield _unnumbered(stopping_notice())
+    finally:
+        streams.remove(cursor)
+
+
+def _unnumbered(envelope: bytes) -> bytes:
+    return b"event: message\ndata: %b\n\n" % envelope
+
+
+def _frames(page: Page) -> bytes:
+    return _cached_frames(page) if len(page.body) <= CACHED_PAGE else _rendered(page)
+
+
+def _rendered(page: Page) -> bytes:
+    return b"".join([b"event: message\nid: %d\ndata: %b\n\n" % event for event in page.numbered(skip=HIDDEN)])
+
+
+# Subscribers that are level with each other read the same pages: rendered once, sent to each.
+_cached_frames = lru_cache(maxsize=8)(_rendered)

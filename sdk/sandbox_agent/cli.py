@@ -1,0 +1,212 @@
+"""The `sandbox-agent` command. The daemon and the agents are imported only by the commands that need them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from . import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["main"]
+
+DAY = 24 * 60 * 60
+
+
+def _default_data_dir() -> Path:
+    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(base) / "sandbox-agent"
+
+
+@click.group(
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+    }
+)
+@click.version_option(__version__, "-V", "--version", prog_name="sandbox-agent", message="%(prog)s %(version)s")
+@click.option("-t", "--token", envvar="SANDBOX_AGENT_TOKEN", help="The bearer token that clients must send.")
+@click.option("-n", "--no-token", is_flag=True, help="Take requests without a token; on loopback only.")
+@click.pass_context
+def main(context: click.Context, token: str | None, no_token: bool) -> None:
+    """Run coding agents in a sandbox and drive them over HTTP."""
+    context.obj = {"token": token, "no_token": no_token}
+
+
+def _flags(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _env(name: str) -> dict[str, Any]:
+    return {"envvar": f"SANDBOX_AGENT_{name}", "show_envvar": True}
+
+
+@main.command()
+@_flags(
+    click.option("-H", "--host", default="127.0.0.1", show_default=True, **_env("HOST"), help="Address to listen on."),
+    click.option("-p", "--port", default=2468, type=click.IntRange(0, 65535), show_default=True, **_env("PORT")),
+    click.option("-t", "--token", "own_token", help="As the option of the whole command.  [env: SANDBOX_AGENT_TOKEN]"),
+    click.option("-n", "--no-token", "own_no_token", is_flag=True, help="As the option of the whole command."),
+    click.option(
+        "-O", "--cors-allow-origin", multiple=True, metavar="ORIGIN", **_env("CORS_ALLOW_ORIGIN"),
+        help="A web page's origin that may call this server; repeatable.",
+    ),
+    click.option("-M", "--cors-allow-method", multiple=True, metavar="METHOD", **_env("CORS_ALLOW_METHOD")),
+    click.option("-A", "--cors-allow-header", multiple=True, metavar="HEADER", **_env("CORS_ALLOW_HEADER")),
+    click.option("-C", "--cors-allow-credentials", is_flag=True, **_env("CORS_ALLOW_CREDENTIALS")),
+    click.option(
+        "--data-dir", type=click.Path(path_type=Path, file_okay=False), **_env("DATA_DIR"),
+        help="Where agents are.  [default: ~/.local/share/sandbox-agent]",
+    ),
+    click.option(
+        "--state-dir", type=click.Path(path_type=Path, file_okay=False), **_env("STATE_DIR"),
+        help="Where this daemon's journal is.  [default: DATA_DIR/daemons/HOST-PORT]",
+    ),
+    click.option(
+        "--agents", type=click.Path(path_type=Path, dir_okay=False), **_env("AGENTS"),
+        help="TOML or JSON file that defines agents of your own.",
+    ),
+    click.option(
+        "--max-body", default=64 << 20, type=click.IntRange(min=1), show_default=True, **_env("MAX_BODY"),
+        help="Bytes of the largest request body.",
+    ),
+    click.option(
+        "--request-timeout-ms", type=click.IntRange(min=1), envvar="SANDBOX_AGENT_ACP_REQUEST_TIMEOUT_MS",
+        show_envvar=True, help="Answer a request with an error if the agent has not by then.  [default: never]",
+    ),
+    click.option(
+        "--retention-bytes", default=1 << 30, type=click.IntRange(min=0), show_default=True, **_env("RETENTION_BYTES"),
+        help="Bytes of events kept for each session; 0: no limit.",
+    ),
+    click.option(
+        "--retention-events", default=0, type=click.IntRange(min=0), **_env("RETENTION_EVENTS"),
+        help="Events kept for each session.  [default: no limit]",
+    ),
+    click.option(
+        "--retention-days", default=0.0, type=click.FloatRange(min=0), **_env("RETENTION_DAYS"),
+        help="Days that events are kept.  [default: no limit]",
+    ),
+    click.option(
+        "--journal-sync", default="full", type=click.Choice(["full", "normal"]), show_default=True,
+        **_env("JOURNAL_SYNC"), help="full: events survive a power cut; normal: the end of any process.",
+    ),
+    click.option(
+        "--restart-limit", default=5, type=click.IntRange(min=0), show_default=True, **_env("RESTART_LIMIT"),
+        help="Crashes of an agent within a minute that are followed by a restart.",
+    ),
+    click.option(
+        "--restart-backoff-ms", default=200, type=click.IntRange(min=0), show_default=True,
+        **_env("RESTART_BACKOFF_MS"), help="Delay of the first restart; it doubles with each further crash.",
+    ),
+    click.option(
+        "--grace", default=8.0, type=click.FloatRange(min=0.1), show_default=True, **_env("GRACE"),
+        help="Seconds that a shutdown may take.",
+    ),
+    click.option(
+        "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True,
+        **_env("LOG_LEVEL"),
+    ),
+    click.option(
+        "--log-format", default="logfmt", type=click.Choice(["logfmt", "json"]), show_default=True, **_env("LOG_FORMAT")
+    ),
+    click.option("--no-telemetry", is_flag=True, hidden=True, help="There is none; taken for compatibility."),
+)  # fmt: skip
+@click.pass_context
+def server(
+    context: click.Context,
+    *,
+    host: str,
+    port: int,
+    own_token: str | None,
+    own_no_token: bool,
+    cors_allow_origin: tuple[str, ...],
+    cors_allow_method: tuple[str, ...],
+    cors_allow_header: tuple[str, ...],
+    cors_allow_credentials: bool,
+    data_dir: Path | None,
+    state_dir: Path | None,
+    agents: Path | None,
+    max_body: int,
+    request_timeout_ms: int | None,
+    retention_bytes: int,
+    retention_events: int,
+    retention_days: float,
+    journal_sync: Literal["full", "normal"],
+    restart_limit: int,
+    restart_backoff_ms: int,
+    grace: float,
+    log_level: str,
+    log_format: str,
+    no_telemetry: bool,
+) -> None:
+    """Run the daemon until SIGTERM or SIGINT.
+
+    Without a token it listens on loopback only. Give the token by SANDBOX_AGENT_TOKEN rather than by --token: other
+    users of the machine can see command lines.
+    """
+    import trio
+
+    from sandbox_actors.journal import Retention
+    from sandbox_http.config import BadConfig, Config, Cors
+    from sandbox_http.daemon import run_daemon
+    from sandbox_http.logs import set_up_logs
+    from sandbox_supervisor import RestartPolicy
+
+    token: str | None = own_token if own_token is not None else context.obj["token"]
+    config = Config(
+        data_dir=(data_dir or _default_data_dir()).absolute(),
+        host=host,
+        port=port,
+        token=token,
+        cors=Cors(cors_allow_origin, cors_allow_method, cors_allow_header, cors_allow_credentials),
+        state_dir=None if state_dir is None else state_dir.absolute(),
+        agents_file=agents,
+        max_body=max_body,
+        request_timeout=None if request_timeout_ms is None else request_timeout_ms / 1000,
+        retention=Retention(retention_days * DAY or None, retention_events or None, retention_bytes or None),
+        synchronous="NORMAL" if journal_sync == "normal" else "FULL",
+        restart=RestartPolicy(intensity=restart_limit, backoff=restart_backoff_ms / 1000),
+        grace=grace,
+        program=_program(),
+    )
+    set_up_logs(log_level, as_json=log_format == "json")
+    try:
+        trio.run(run_daemon, config)
+    except* BadConfig as group:
+        for error in group.exceptions:
+            click.echo(f"sandbox-agent: {error}", err=True)
+        sys.exit(1)
+
+
+@main.command("mock-agent")
+def mock_agent() -> None:
+    """Be the built-in mock agent: ACP on stdin and stdout, for tests and demonstrations."""
+    from sandbox_actors.mock import main as run_mock_agent
+
+    sys.exit(run_mock_agent())
+
+
+# The name by which launcher scripts of the public wire call it.
+main.add_command(click.Command("mock-agent-process", callback=mock_agent.callback, hidden=True))
+
+
+def _program() -> str | None:
+    """The path of the `sandbox-agent` command, for launcher scripts."""
+    beside = Path(sys.executable).with_name("sandbox-agent")
+    return str(beside) if beside.exists() else shutil.which("sandbox-agent")
+
+
+if __name__ == "__main__":
+    main()
