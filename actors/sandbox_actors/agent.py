@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from sandbox_supervisor import Reply
-from sandbox_supervisor.process import ChildProcess, ExitStatus, StopLadder, open_process
+from sandbox_supervisor import ChildProcess, ExitStatus, Reply, StopLadder, open_process
 
 from .framing import LineSplitter
 from .messages import AgentCalled, AgentHeard, AgentReady, AgentUp
@@ -26,9 +25,7 @@ from .outbox import Outbox
 from .recovery import recover
 
 if TYPE_CHECKING:
-    from sandbox_supervisor import ActorRef
-    from sandbox_supervisor.reaper import Reaper
-    from sandbox_supervisor.sweep import Cookie
+    from sandbox_supervisor import ActorRef, Cookie, Reaper
 
     from .envelope import Head, Params
     from .framing import TooLong

@@ -133,7 +133,7 @@ def replace_members(text: bytes, members: Mapping[str, Raw]) -> bytes:
     return msgspec.json.encode({**whole, **members})
 
 
-def request(id: str, method: str, params: Params) -> bytes:
+def request(id: Raw, method: str, params: Params) -> bytes:
     return msgspec.json.encode({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
 
 

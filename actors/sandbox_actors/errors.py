@@ -13,7 +13,7 @@ from sandbox_supervisor import ActorError, ActorStopped, MailboxFull
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sandbox_supervisor.process import ExitStatus
+    from sandbox_supervisor import ExitStatus
 
 __all__ = [
     "PROBLEM_PREFIX",

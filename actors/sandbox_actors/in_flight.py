@@ -44,6 +44,11 @@ class Waiting:
     session_id: str | None
     answer: Reply[bytes]
 
+    @property
+    def has_own_id(self) -> bool:
+        """Whether the agent knows it by the client's id."""
+        return bytes(self.id) == bytes(self.own_id)
+
 
 @dataclass(frozen=True, slots=True)
 class Call:

@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     import trio
     from msgspec import Raw
 
-    from sandbox_supervisor import Reply
-    from sandbox_supervisor.process import ExitStatus
+    from sandbox_supervisor import ExitStatus, Reply
 
     from .envelope import Head, Params
     from .framing import TooLong

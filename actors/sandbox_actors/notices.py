@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from msgspec import Raw
 
-    from sandbox_supervisor.process import ExitStatus
+    from sandbox_supervisor import ExitStatus
 
     from .envelope import Json
     from .recovery import Recovered

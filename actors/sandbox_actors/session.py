@@ -8,7 +8,7 @@
     failed     none            refused, but for `initialize`, which wakes the agent
     closed     none, or ending refused for good
 
-It routes envelopes by their heads and passes on their bytes. Nothing in it waits: appending to the journal does not,
+What it passes on, and to whom, its `Router` decides. Nothing in it waits: appending to the journal does not,
 and the agent's outbox refuses when it is full. So one client, one agent or one disk that hangs holds up nobody else.
 """
 
@@ -18,13 +18,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-import msgspec
 import structlog
 import trio
-from msgspec import UNSET, Raw
 
 from sandbox_supervisor import (
     ActorRef,
+    Cookie,
     Crash,
     Mailbox,
     Node,
@@ -32,15 +31,14 @@ from sandbox_supervisor import (
     RestartLimitReached,
     RestartPolicy,
     SpawnFailed,
+    StopLadder,
     drain,
     supervise,
 )
-from sandbox_supervisor.process import StopLadder
-from sandbox_supervisor.sweep import Cookie
 
 from . import notices
 from .agent import AgentProcess
-from .envelope import Head, InvalidEnvelope, decode, error_response, replace_members, request
+from .envelope import Head, error_response
 from .errors import (
     AgentBusy,
     AgentProcessExited,
@@ -50,10 +48,7 @@ from .errors import (
     Refusal,
     SessionClosed,
 )
-from .framing import LINE_LIMIT, TooLong
-from .in_flight import Call, InFlight, Questions, Waiting
-from .journal import Origin
-from .memory import Memory, Turn
+from .memory import Memory
 from .messages import (
     Accepted,
     AgentCalled,
@@ -67,9 +62,12 @@ from .messages import (
     Message,
     Say,
 )
+from .router import CLIENT, DAEMON, NOTICE, Routed, Router
 
 if TYPE_CHECKING:
-    from sandbox_supervisor.reaper import Reaper
+    from msgspec import Raw
+
+    from sandbox_supervisor import Reaper
 
     from .journal import Journal, SessionLog
     from .launch import Catalog
@@ -86,8 +84,6 @@ MAILBOX_CAPACITY = 256
 
 HELD_LIMIT = 256
 """Envelopes that wait for an incarnation to have its sessions back."""
-
-AGENT, CLIENT, DAEMON, NOTICE = (origin.value[0] for origin in Origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +129,7 @@ class Session:
         self._running = False
         self._outbox: Outbox | None = None
         self._held: list[tuple[Head, bytes]] = []
-        self._in_flight = InFlight()
-        self._questions = Questions()
-        self._muted: set[str] = set()
-        self._agent_ids = self._memory.aliases
-        self._client_ids = {theirs: ours for ours, theirs in self._agent_ids.items()}
+        self._router = Router(self._memory)
         self._restart_at = math.inf
         node.mailbox_depth = lambda: self._mailbox.depth
         node.state = "stopped"
@@ -160,8 +152,7 @@ class Session:
                 nursery.start_soon(self._keep_agent)
         finally:
             self._mailbox.close()
-            for waiting in self._in_flight.clear():
-                waiting.answer.refuse(SessionClosed())
+            self._router.refuse_all(SessionClosed())
             self.started.refuse(SessionClosed())
             self.closed.set()
 
@@ -232,7 +223,10 @@ class Session:
             case Say():
                 reply.settle(self._say(message.envelope, message.head))
             case AgentHeard():
-                self._heard(message.incarnation, message.lines)
+                routed = self._router.heard(message.lines)
+                if routed.learned:
+                    self._remember()
+                self._record(routed)
                 message.taken.set()
             case AgentUp():
                 self._up(message)
@@ -260,14 +254,14 @@ class Session:
         if not self._memory.running:
             return
         refusal = AgentProcessExited(None, [])
-        lines: list[bytes] = []
+        routed = Routed()
         for turn in self._memory.turns:
-            lines.append(error_response(turn.id, refusal))
-            lines.append(notices.turn_failed(turn.id, turn.session_id, "daemon_died"))
-        lines.append(notices.agent_exited(self.log.row.incarnation, None, (), "daemon_died"))
+            routed.add(NOTICE, error_response(turn.id, refusal))
+            routed.add(NOTICE, notices.turn_failed(turn.id, turn.session_id, "daemon_died"))
+        routed.add(NOTICE, notices.agent_exited(self.log.row.incarnation, None, (), "daemon_died"))
         self._memory.turns.clear()
         self._memory.running = False
-        self._tell_clients(lines)
+        self._record(routed)
         self._remember()
 
     # what clients say
@@ -275,12 +269,10 @@ class Session:
     def _say(self, envelope: bytes, head: Head) -> Accepted:
         if (own_id := head.request_id) is not None:
             return self._ask_agent(envelope, head, own_id)
-        if self._state in ("starting", "ready"):
-            late = isinstance(head.id, Raw) and head.method is UNSET and not self._questions.answer(head.id)
-            if not late:
-                self._check_room()
-                self._append([CLIENT], [envelope])
-                self._send(head, envelope)
+        if self._state in ("starting", "ready") and not self._router.too_late(head):
+            self._check_room()
+            self._record(Routed([CLIENT], [envelope]))
+            self._send(head, envelope)
         # Without an agent there is nobody to be told or answered; what it had asked was settled when it went.
         return Accepted()
 
@@ -299,22 +291,12 @@ class Session:
         self._check_room()
         if self._state in ("stopped", "failed"):
             self.wake()
-        answer: Reply[bytes] = Reply()
-        id = self._in_flight.id_for(own_id)
-        session_id = head.member("params", "sessionId")
-        params = Raw(bytes(head.params)) if isinstance(head.params, Raw) and method != "session/prompt" else UNSET
-        waiting = Waiting(
-            id, Raw(bytes(own_id)), method, params, session_id if isinstance(session_id, str) else None, answer
-        )
-        self._in_flight.add(id, waiting)
-        if bytes(id) != bytes(own_id):
-            envelope = replace_members(envelope, {"id": id})
-        if method == "session/prompt":
-            self._memory.turns.append(Turn(id, waiting.session_id))
+        waiting, envelope = self._router.ask(envelope, head, own_id)
+        if waiting.method == "session/prompt":
             self._remember()
-        self._append([CLIENT], [envelope])
+        self._record(Routed([CLIENT], [envelope]))
         self._send(head, envelope)
-        return Accepted(id, answer)
+        return Accepted(waiting.id, waiting.answer)
 
     def wake(self) -> None:
         """Have the agent started."""
@@ -331,69 +313,7 @@ class Session:
         if self._state == "starting":
             self._held.append((head, envelope))
         elif self._outbox is not None:
-            self._outbox.put(self._translated(envelope, head, self._agent_ids))
-
-    # what the agent says
-
-    def _heard(self, incarnation: int, lines: list[bytes | TooLong]) -> None:
-        origins: list[int] = []
-        envelopes: list[bytes] = []
-        answers: list[tuple[Reply[bytes], bytes]] = []
-        for line in lines:
-            if isinstance(line, TooLong):
-                origins.append(NOTICE)
-                envelopes.append(notices.invalid_stdout(line, f"line longer than {LINE_LIMIT} bytes"))
-                continue
-            try:
-                head = decode(line)
-            except InvalidEnvelope as error:
-                origins.append(NOTICE)
-                envelopes.append(notices.invalid_stdout(line, str(error)))
-                continue
-            # A carriage return between tokens is legal JSON, but would end a line of an event stream.
-            envelope = line.replace(b"\r", b" ") if b"\r" in line else line
-            if self._client_ids:
-                envelope = self._translated(envelope, head, self._client_ids)
-            origin = AGENT
-            if head.id is not UNSET:
-                origin = self._routed(head, envelope, answers)
-            elif self._muted and head.member("params", "sessionId") in self._muted:
-                continue  # the replay of a load: the journal has it from the first time
-            origins.append(origin)
-            envelopes.append(envelope)
-        if envelopes:
-            self._append(origins, envelopes, answers)
-
-    def _routed(self, head: Head, envelope: bytes, answers: list[tuple[Reply[bytes], bytes]]) -> int:
-        assert isinstance(head.id, Raw)
-        if head.method is not UNSET:
-            self._questions.add(head.id, head.method_name)
-            return AGENT
-        entry = self._in_flight.pop(head.id)
-        if isinstance(entry, Call):
-            self._muted.discard(entry.muted or "")
-            entry.answer.settle(head)
-            return DAEMON
-        if entry is not None:
-            turns = [turn for turn in self._memory.turns if bytes(turn.id) != bytes(entry.id)]
-            ended = len(turns) != len(self._memory.turns)
-            self._memory.turns = turns
-            if self._memory.learn(entry.method, entry.params, decode(envelope)) or ended:
-                self._remember()
-            own = bytes(entry.id) == bytes(entry.own_id)
-            answers.append((entry.answer, envelope if own else replace_members(envelope, {"id": entry.own_id})))
-        return AGENT
-
-    def _translated(self, envelope: bytes, head: Head, ids: dict[str, str]) -> bytes:
-        """The envelope with the id of an ACP session replaced that the other side knows by another one."""
-        if not ids:
-            return envelope
-        for member, whole in (("params", head.params), ("result", head.result)):
-            id = head.member(member, "sessionId")
-            if isinstance(id, str) and id in ids and isinstance(whole, Raw):
-                replaced = replace_members(bytes(whole), {"sessionId": Raw(msgspec.json.encode(ids[id]))})
-                envelope = replace_members(envelope, {member: Raw(replaced)})
-        return envelope
+            self._outbox.put(self._router.for_agent(envelope, head))
 
     # what becomes of the agent
 
@@ -409,22 +329,14 @@ class Session:
     def _called(self, message: AgentCalled) -> None:
         if self._outbox is None:
             return
-        id = self._in_flight.new_id()
-        envelope = request(msgspec.json.decode(id), message.method, message.params)
-        if message.muted is not None:
-            self._muted.add(message.muted)
-        self._in_flight.add(id, Call(message.muted, message.answer))
-        self._append([DAEMON], [envelope])
+        envelope = self._router.call(message.method, message.params, message.muted, message.answer)
+        self._record(Routed([DAEMON], [envelope]))
         self._outbox.put(envelope)
 
     def _ready(self, message: AgentReady) -> None:
         if self._state != "starting":
             return
-        for recovered in message.recovered:
-            if recovered.id in self._memory.sessions:
-                self._memory.sessions[recovered.id].agent_id = recovered.agent_id
-        self._agent_ids = self._memory.aliases
-        self._client_ids = {theirs: ours for ours, theirs in self._agent_ids.items()}
+        self._router.recovered(message.recovered)
         if message.recovered:
             self._remember()
         if message.incarnation > 1:
@@ -439,22 +351,13 @@ class Session:
         refusal: Refusal = AgentProcessExited(message.status, message.stderr)
         if self._state == "closed":
             refusal = SessionClosed()
-        lines: list[bytes] = []
-        answers: list[tuple[Reply[bytes], bytes]] = []
-        for waiting in self._in_flight.clear():
-            lines.append(error_response(waiting.id, refusal))
-            answers.append((waiting.answer, error_response(waiting.own_id, refusal)))
-            if waiting.method == "session/prompt":
-                lines.append(notices.turn_failed(waiting.id, waiting.session_id, refusal.name))
-        lines += [notices.request_resolved(id, method, "cancelled") for id, method in self._questions.clear()]
-        lines.append(notices.agent_exited(message.incarnation, message.status, message.stderr, message.reason))
-        self._memory.turns.clear()
+        routed = self._router.lost(refusal)
+        routed.add(NOTICE, notices.agent_exited(message.incarnation, message.status, message.stderr, message.reason))
         self._memory.running = False
         self._remember()
-        self._append([NOTICE] * len(lines), lines, answers)
+        self._record(routed)
         self._outbox = None
         self._held.clear()
-        self._muted.clear()
         self._running = False
         self.node.details.pop("pid", None)
         if self._state == "closed":
@@ -475,17 +378,18 @@ class Session:
 
     # -- the journal
 
-    def _append(
-        self, origins: list[int], envelopes: list[bytes], answers: list[tuple[Reply[bytes], bytes]] | None = None
-    ) -> None:
+    def _record(self, routed: Routed) -> None:
         def settle() -> None:
-            for answer, envelope in answers or ():
+            for answer, envelope in routed.answers:
                 answer.settle(envelope)
 
-        self._journal.append(self.log, self.log.row.incarnation, bytes(origins), envelopes, settle if answers else None)
+        if routed.envelopes:
+            committed = settle if routed.answers else None
+            incarnation = self.log.row.incarnation
+            self._journal.append(self.log, incarnation, bytes(routed.origins), routed.envelopes, committed)
 
     def _tell_clients(self, lines: list[bytes]) -> None:
-        self._append([NOTICE] * len(lines), lines)
+        self._record(Routed([NOTICE] * len(lines), lines))
 
     def _remember(self) -> None:
         self._journal.remember(self.log, self._memory.dump())

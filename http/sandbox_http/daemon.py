@@ -1,6 +1,6 @@
 """The daemon: everything nested in the order of its start, left in reverse.
 
-    state directory (locked) → leftovers swept → sentinel → reaper → journal → sessions → HTTP
+    state directory (locked) → reaper → leftovers swept → sentinel → journal → sessions → HTTP
 
 At the end: new work is refused and streams are told, HTTP ends, agents are stopped, the journal is flushed. Every step
 is bounded; a second signal, or a step that hangs all the same, ends the process at once, with its agents killed.
@@ -23,10 +23,7 @@ from sandbox_actors.journal import open_journal
 from sandbox_actors.launch import BadAgentsFile, Catalog, read_agents_file
 from sandbox_actors.session import Setting
 from sandbox_actors.sessions import open_sessions
-from sandbox_supervisor import Node
-from sandbox_supervisor.reaper import open_reaper
-from sandbox_supervisor.sentinel import open_sentinel
-from sandbox_supervisor.sweep import sweep_in_thread
+from sandbox_supervisor import Node, open_reaper, open_sentinel, sweep_in_thread
 
 from .app import create_app
 from .config import BadConfig
@@ -82,14 +79,12 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
         )
         with _locked(state_dir):
             owner, run = _owner(state_dir), secrets.token_hex(4)
-            swept = await sweep_in_thread(lambda cookie: cookie.owner == owner)
-            if swept:
-                log.warning("ended processes that an earlier daemon left behind", processes=swept)
             root = Node("daemon", "daemon")
             catalog = Catalog(config.data_dir / "bin" / "agent_processes", custom, program=config.program)
             streams = Streams()
             async with (
                 open_reaper() as reaper,
+                _swept(owner),
                 open_sentinel(owner, run, reaper=reaper),
                 open_journal(
                     state_dir / "journal.db", retention=config.retention, synchronous=config.synchronous
@@ -149,6 +144,14 @@ def _locked(state_dir: Path) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@asynccontextmanager
+async def _swept(owner: str) -> AsyncGenerator[None]:
+    """What earlier daemons of this state directory left behind is ended."""
+    if left := await sweep_in_thread(lambda cookie: cookie.owner == owner):
+        log.warning("ended processes that an earlier daemon left behind", processes=left)
+    yield
 
 
 def _owner(state_dir: Path) -> str:
