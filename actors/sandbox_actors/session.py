@@ -151,6 +151,7 @@ class Session:
                 nursery.start_soon(drain, self._mailbox, self._receive)
                 nursery.start_soon(self._keep_agent)
         finally:
+            self._enter("closed")
             self._mailbox.close()
             self._router.refuse_all(SessionClosed())
             self.started.refuse(SessionClosed())

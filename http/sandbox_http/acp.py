@@ -107,7 +107,7 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
             raise Problem("not_acceptable", "accept must allow text/event-stream")
         after = event_number(request.headers.get("Last-Event-ID", ""), "Last-Event-ID")
         session = await sessions.wait_for(_id(server_id), GET_WAITS)
-        cursor = session.log.cursor(session.log.floor - 1 if after is None else after)
+        cursor = session.log.cursor(session.log.floor - 1 if after is None else after, request.args.get("epoch"))
         body = server_sent_events(cursor, streams, journal.epoch) if request.method == "GET" else b""
         response = Response(body, content_type="text/event-stream")
         response.headers["Cache-Control"] = "no-cache"
@@ -126,13 +126,8 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
         id, agent = _id(server_id), websocket.args.get("agent")
         after = event_number(websocket.args.get("after", ""), "after")
         session = await (sessions.wait_for(id, GET_WAITS) if agent is None else sessions.obtain(id, agent))
-        await converse(
-            session,
-            session.log.head if after is None else after,
-            streams,
-            journal.epoch,
-            numbered=websocket.args.get("seq") == "true",
-        )
+        cursor = session.log.cursor(session.log.head if after is None else after, websocket.args.get("epoch"))
+        await converse(session, cursor, streams, journal.epoch, numbered=websocket.args.get("seq") == "true")
         return None
 
     return routes

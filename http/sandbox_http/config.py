@@ -12,6 +12,7 @@ from sandbox_supervisor import RestartPolicy
 from .problems import HttpError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 __all__ = ["BadConfig", "Config", "Cors"]
@@ -48,6 +49,8 @@ class Config:
       max_body: bytes of the largest request body and, up to 16 MiB, of the largest WebSocket message.
       request_timeout: seconds after which a request to an agent is answered with an error; None: never.
       grace: seconds for agents and streams to end at shutdown.
+      program: the path of the `sandbox-agent` command, for launcher scripts.
+      environment: what agents get beside the daemon's own environment.
     """
 
     data_dir: Path
@@ -64,6 +67,7 @@ class Config:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     grace: float = 8.0
     program: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def check(self) -> None:
         """Raises `BadConfig` if this is not safe or makes no sense."""

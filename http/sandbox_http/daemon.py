@@ -80,7 +80,12 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
         with _locked(state_dir):
             owner, run = _owner(state_dir), secrets.token_hex(4)
             root = Node("daemon", "daemon")
-            catalog = Catalog(config.data_dir / "bin" / "agent_processes", custom, program=config.program)
+            catalog = Catalog(
+                config.data_dir / "bin" / "agent_processes",
+                custom,
+                {**os.environ, **config.environment},
+                config.program,
+            )
             streams = Streams()
             async with (
                 open_reaper() as reaper,

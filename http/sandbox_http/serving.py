@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -76,11 +75,35 @@ async def serving(app: ASGIApp, listener: socket.socket, *, largest_frame: int, 
     config.keep_alive_timeout = 75
     config.keep_alive_max_requests = 1 << 31  # on HTTP/2 it cuts streams in flight
     config.include_server_header = False
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
+    stop, ended = trio.Event(), trio.Event()
+
+    async def run(task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
         # Without the mode Hypercorn guesses, and takes an object with an async `__call__` for WSGI.
-        await nursery.start(partial(serve, app, config, shutdown_trigger=stop.wait, mode="asgi"))
+        await serve(app, config, shutdown_trigger=stop.wait, mode="asgi", task_status=task_status)
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run)
         try:
             yield
         finally:
             stop.set()
+            nursery.start_soon(_cut, listener.getsockname()[1], grace)
+            await ended.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def _cut(port: int, after: float) -> None:
+    """Shut the connections down that are still there after so many seconds.
+
+    Hypercorn does not hand them out, so they are found among our descriptors: sockets on our port that have a peer.
+    A send that a stalled client holds up fails then, and with it ends the task that nothing else could end.
+    """
+    await trio.sleep(after)
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as connection:
+                if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == port:
+                    connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            continue  # no socket, not connected, or gone by now

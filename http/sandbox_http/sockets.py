@@ -40,15 +40,14 @@ UNSUPPORTED_DATA = 1003
 GOING_AWAY = 1001
 
 
-async def converse(session: Session, after: int, streams: Streams, epoch: str, *, numbered: bool) -> None:
+async def converse(session: Session, cursor: Cursor, streams: Streams, epoch: str, *, numbered: bool) -> None:
     """Serve one WebSocket until either side ends it.
 
     Args:
-      after: the events behind this one are sent.
+      cursor: the events behind it are sent.
       numbered: whether each carries its number.
     """
     await websocket.accept()  # pyright: ignore[reportUnknownMemberType]  # Quart's `headers: dict`
-    cursor = session.log.cursor(after)
     conversation = _Conversation(session, cursor, epoch, numbered)
     streams.add(cursor)
     try:

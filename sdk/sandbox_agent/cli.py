@@ -190,6 +190,20 @@ def server(
         sys.exit(1)
 
 
+@main.command()
+def demo() -> None:
+    """Show a first conversation with the mock agent: starts a daemon of its own and ends it again."""
+    import trio
+
+    from sandbox_http.logs import set_up_logs
+
+    from .demo import run_demo
+
+    set_up_logs("error", as_json=False)
+    trio.run(run_demo)
+    click.echo("\n  Now start your own:  sandbox-agent server   (see the README)\n")
+
+
 @main.command("mock-agent")
 def mock_agent() -> None:
     """Be the built-in mock agent: ACP on stdin and stdout, for tests and demonstrations."""

@@ -12,138 +12,26 @@ import shutil
 import signal
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import count
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 import trio
 
+from interop.acp_client import Client, RpcError
 from interop.daemon import Daemon, children_of, daemon, eventually, processes_with, zombies_of
 from interop.model_server import Model, open_model
 from interop.real_agents import REAL_AGENTS, RealAgent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 INSTALL_SECONDS = 300.0
 CONVERSATION_SECONDS = 60.0  # 2 to 6 are usual; two cores may have other work
 PROMPT_SECONDS = 10.0  # an end that must come by itself: after a cancel, a DELETE, a death
 
-Envelope: TypeAlias = dict[str, Any]
-
 each_agent = pytest.mark.parametrize("agent", REAL_AGENTS, ids=[agent.id for agent in REAL_AGENTS])
-
-
-class RpcError(Exception):
-    """A JSON-RPC error came for an answer, from the agent or from the daemon in its place."""
-
-
-class Client:
-    """An ACP client on the daemon's HTTP: envelopes out by POST, everything in by one SSE stream."""
-
-    def __init__(self, http: httpx.AsyncClient, name: str, server_id: str, agent: str) -> None:
-        self.events: list[tuple[int, Envelope]] = []
-        self.asked: list[Envelope] = []
-        self.consent = "allow_once"
-        """The kind of the option with which a permission request is answered."""
-        self.ended = trio.Event()
-        """The daemon has ended the stream."""
-        self._http = http
-        self._path = f"/v1/acp/{server_id}"
-        self._agent = agent
-        self._ids = (f"{name}-{number}" for number in count(1))  # two clients of one server share its ids
-        self._grown = trio.Event()
-
-    async def post(self, envelope: Envelope) -> httpx.Response:
-        return await self._http.post(self._path, params={"agent": self._agent}, json={"jsonrpc": "2.0", **envelope})
-
-    async def send(self, envelope: Envelope) -> None:
-        response = await self.post(envelope)
-        assert response.status_code == 202, response.text
-
-    async def request(self, method: str, **params: object) -> Envelope:
-        """Returns once the answer is on the stream as well, so that all that came before it is in `events`."""
-        name = next(self._ids)
-        response = await self.post({"id": name, "method": method, "params": params})
-        assert response.status_code in {200, 202}, response.text
-        if response.status_code == 200 and "error" in (answer := response.json()):
-            raise RpcError(answer["error"])
-        await self.until(lambda: name in self._answers())
-        match self._answers()[name]:
-            case {"result": dict(result)}:
-                return result
-            case answer:
-                raise RpcError(answer.get("error"))
-
-    def _answers(self) -> dict[object, Envelope]:
-        return {event["id"]: event for _, event in self.events if "id" in event and "method" not in event}
-
-    async def connect(self, nursery: trio.Nursery) -> Envelope:
-        """`initialize`, whose first POST makes the server, and the stream, which can only be opened after it.
-
-        Returns once the stream has come up to now: on a server with a past it starts with that.
-        """
-        capabilities = {"fs": {"readTextFile": False, "writeTextFile": False}, "terminal": False}
-        params = {"protocolVersion": 1, "clientCapabilities": capabilities}
-        name = next(self._ids)
-        response = await self.post({"id": name, "method": "initialize", "params": params})
-        assert response.status_code == 200, response.text
-        nursery.start_soon(self.listen)
-        await self.until(lambda: name in self._answers())
-        result: Envelope = self._answers()[name]["result"]
-        return result
-
-    async def listen(self) -> None:
-        """The stream from its very beginning, until the daemon ends it."""
-        async with (
-            trio.open_nursery() as nursery,
-            self._http.stream("GET", self._path, headers={"accept": "text/event-stream"}) as response,
-        ):
-            assert response.status_code == 200, await response.aread()
-            number = 0
-            async for line in response.aiter_lines():
-                field, _, value = line.partition(": ")
-                if field == "id":
-                    number = int(value)
-                elif field == "data":
-                    event = json.loads(value)
-                    self.events.append((number, event))
-                    if "id" in event and "method" in event:
-                        nursery.start_soon(self._reply, event)
-                    self._grown.set()
-                    self._grown = trio.Event()
-        self.ended.set()
-
-    async def _reply(self, asked: Envelope) -> None:
-        if asked["method"] == "session/request_permission":
-            self.asked.append(asked["params"])
-            option = next(each for each in asked["params"]["options"] if each["kind"] == self.consent)
-            outcome = {"outcome": "selected", "optionId": option["optionId"]}
-            await self.send({"id": asked["id"], "result": {"outcome": outcome}})
-        else:  # opencode asks to write a file though it was told that we cannot
-            await self.send({"id": asked["id"], "error": {"code": -32601, "message": "Method not found"}})
-
-    async def until(self, condition: Callable[[], object]) -> None:
-        while not condition():
-            await self._grown.wait()
-
-    async def prompt(self, session: str, text: str) -> tuple[str, list[str]]:
-        """One turn: its stop reason, and what the agent said, chunk by chunk."""
-        heard = len(self.events)
-        result = await self.request("session/prompt", sessionId=session, prompt=[{"type": "text", "text": text}])
-        return result["stopReason"], self.said(heard)
-
-    def said(self, since: int = 0, who: str = "agent_message_chunk") -> list[str]:
-        updates = [event["params"]["update"] for _, event in self.events[since:] if "update" in event.get("params", {})]
-        return [each["content"]["text"] for each in updates if each["sessionUpdate"] == who]
-
-    def notices(self, method: str) -> list[Envelope]:
-        return [event["params"] for _, event in self.events if event.get("method") == method]
-
-    async def cancel(self, session: str) -> None:
-        await self.send({"method": "session/cancel", "params": {"sessionId": session}})
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +230,8 @@ async def test_a_stopped_daemon_leaves_no_process_and_the_next_one_has_the_conve
                 await ann.until(lambda: "tick " in ann.said())
                 assert await stage.daemon.stop() == 0
                 assert processes_with(str(tmp_path)) == []
+                await ann.ended.wait()
+                assert [aside["method"] for aside in ann.asides] == ["_sandboxagent/daemon/stopping"]
 
         async with stage.restarted() as again, again.client("bob", "first") as bob:
             stop_reason, chunks = await bob.prompt(session, "recite")

@@ -14,14 +14,15 @@ import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import structlog
 import trio
 
+from ..errors import JournalUnavailable
 from .log import RecentPages, SessionLog
 from .page import Page
-from .store import Retention, SessionRow, Store
+from .store import Retention, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Journal", "open_journal"]
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 PENDING_LIMIT = 1 << 20
 """Bytes that may wait for the disk before appends wait, too. A commit of this size takes a few milliseconds."""
@@ -65,6 +68,8 @@ class _Job:
 
     run: Callable[[Store], object]
     done: Callable[[object], None]
+    failed: Callable[[str], bool] | None = None
+    """Called with the trouble when the disk refuses; whether the job is given up, and not tried again."""
 
 
 class Journal:
@@ -132,18 +137,27 @@ class Journal:
 
         Args:
           id: not the id of a session that is there.
+
+        Raises:
+          JournalUnavailable: the disk takes no writes; there is no session.
         """
-        row = await self._run(partial(Store.create, id=id, agent=agent, created_ms=time.time_ns() // 1_000_000))
+        created_ms = time.time_ns() // 1_000_000
+        row = await self._run(lambda store: store.create(id, agent, created_ms), give_up=True)
+        if row is None:
+            raise JournalUnavailable(self.trouble or "the disk refused")
         session = self.sessions[id] = SessionLog(self, row)
         return session
 
     async def delete(self, session: SessionLog) -> None:
-        """Forget a session's events. Its cursors end, its number is kept for a session of the same id."""
+        """Forget a session's events. Its cursors end, its number is kept for a session of the same id.
+
+        While the disk takes no writes this does not wait for it; the events go when it does.
+        """
         del self.sessions[session.row.id]
         session.close()
         # The job runs behind the batches before it, so that the head it keeps is the last number ever given.
         last = replace(session.row, head=session.next_seq - 1)
-        await self._run(lambda store: store.delete(last))
+        await self._run(lambda store: store.delete(last), give_up=False)
         self._collect()
 
     def remember(self, session: SessionLog, memory: bytes) -> None:
@@ -162,17 +176,28 @@ class Journal:
         self._pending.append(item)
         self._work.set()
 
-    async def _run(self, run: Callable[[Store], SessionRow | None]) -> SessionRow:
-        finished = trio.Event()
-        results: list[object] = []
+    async def _run(self, run: Callable[[Store], T], *, give_up: bool | None = None) -> T | None:
+        """Have the writer do something, and wait for it.
 
-        def done(result: object) -> None:
-            results.append(result)
+        Args:
+          give_up: what happens when the disk refuses. None: wait on. True, False: return None, and the job is
+            dropped, or stays and will be done.
+        """
+        finished = trio.Event()
+        result: T | None = None
+
+        def done(value: object) -> None:
+            nonlocal result
+            result = cast("T", value)
             finished.set()
 
-        self._submit(_Job(run, done))
+        def failed(_trouble: str) -> bool:
+            finished.set()
+            return give_up is True
+
+        self._submit(_Job(run, done, None if give_up is None else failed))
         await finished.wait()
-        return results[0]  # type: ignore[return-value]  # what `run` returned
+        return result
 
     async def write(self) -> None:
         """The writer: commit whatever has been appended, for ever."""
@@ -182,7 +207,7 @@ class Journal:
             taken, self._pending = self._pending, []
             pages = _join([item for item in taken if isinstance(item, _Batch)])
             jobs = [item for item in taken if isinstance(item, _Job)]
-            results = await self._commit(pages, jobs)
+            jobs, results = await self._commit(pages, jobs)
             self._pending_bytes -= sum(len(item.page.body) for item in taken if isinstance(item, _Batch))
             self._room.unpark_all()
             for session, written in pages.items():
@@ -195,7 +220,8 @@ class Journal:
                 if isinstance(item, _Batch) and item.committed is not None:
                     item.committed()
 
-    async def _commit(self, pages: dict[SessionLog, list[Page]], jobs: list[_Job]) -> list[object]:
+    async def _commit(self, pages: dict[SessionLog, list[Page]], jobs: list[_Job]) -> tuple[list[_Job], list[object]]:
+        """Write until the disk takes it; gives the jobs that were done, and their results."""
         while True:
             try:
                 results = await trio.to_thread.run_sync(_transact, self._store, pages, jobs, limiter=self._writer_seat)
@@ -203,13 +229,14 @@ class Journal:
                 # A full disk, an I/O error, a lock: nothing was written, so nothing is lost by trying again.
                 if self.trouble is None:
                     log.error("journal cannot write, sessions take no prompts", error=str(error))
-                self.trouble = str(error)
+                self.trouble = trouble = str(error)
+                jobs = [job for job in jobs if job.failed is None or not job.failed(trouble)]
                 await trio.sleep(RETRY_AFTER)
             else:
                 if self.trouble is not None:
                     log.warning("journal writes again")
                 self.trouble = None
-                return results
+                return jobs, results
 
     # -- retention
 

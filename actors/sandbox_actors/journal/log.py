@@ -102,9 +102,14 @@ class SessionLog:
         """Wait until the log has grown, or a cursor of it was closed."""
         await self._grown.park()
 
-    def cursor(self, after: int) -> Cursor:
-        """A reader that has seen everything up to and with event `after`."""
-        return Cursor(self, after)
+    def cursor(self, after: int, epoch: str | None = None) -> Cursor:
+        """A reader that has seen everything up to and with event `after`.
+
+        Args:
+          epoch: which journal's event that was, where the reader knows. Of another one it has seen nothing of this:
+            it gets a gap, and then all there is.
+        """
+        return Cursor(self, after, stale=epoch is not None and epoch != self._journal.epoch)
 
     async def read(self, after: int) -> list[Page]:
         """Up to `READ_LIMIT` bytes of the pages behind an event that is not below the floor; empty at the end.
@@ -132,9 +137,10 @@ class Cursor:
     the log's session is deleted (after its last event) or when the cursor is closed.
     """
 
-    def __init__(self, log: SessionLog, after: int) -> None:
+    def __init__(self, log: SessionLog, after: int, *, stale: bool = False) -> None:
         self._log = log
         self._position = after
+        self._stale = stale
         self._closed = False
 
     @property
@@ -158,19 +164,19 @@ class Cursor:
     async def __anext__(self) -> list[Page] | Gap:
         log = self._log
         while not self._closed:
-            if self._position > log.head and not log.closed:
-                # Events up to `next_seq - 1` are on their way to the disk; a cursor beyond them is of another journal.
-                if self._position >= log.next_seq:
-                    gap = Gap(log.next_seq, log.next_seq - 1, "ahead", log.floor)
-                    self._position = log.floor - 1
-                    await trio.lowlevel.checkpoint()
-                    return gap
-            elif self._position + 1 < log.floor:
+            # Events up to `next_seq - 1` are on their way to the disk; a cursor beyond them is of another journal.
+            if self._stale or (self._position >= log.next_seq and not log.closed):
+                gap = Gap(log.next_seq, log.next_seq - 1, "epoch" if self._stale else "ahead", log.floor)
+                self._stale = False
+                self._position = log.floor - 1
+                await trio.lowlevel.checkpoint()
+                return gap
+            if self._position + 1 < log.floor:
                 gap = Gap(self._position + 1, log.floor - 1, "retention", log.floor)
                 self._position = log.floor - 1
                 await trio.lowlevel.checkpoint()
                 return gap
-            elif self._position < log.head:
+            if self._position < log.head:
                 pages = await log.read(self._position)
                 # Retention may have raised the floor while the disk was read: then what was asked for is gone.
                 if pages and pages[0].first <= self._position + 1:
@@ -181,8 +187,8 @@ class Cursor:
                     break  # deleted under a reader that lagged
                 if log.floor <= self._position + 1:
                     raise AssertionError(f"journal lost event {self._position + 1} of session {log.row.key}")
-                continue
             elif log.closed:
                 break
-            await log.park()
+            else:
+                await log.park()
         raise StopAsyncIteration
