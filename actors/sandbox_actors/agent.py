@@ -11,6 +11,7 @@ grandchild that holds the pipe must not hide the death of the agent, and the las
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -25,6 +26,8 @@ from .outbox import Outbox
 from .recovery import recover
 
 if TYPE_CHECKING:
+    from trio.abc import ReceiveStream
+
     from sandbox_supervisor import ActorRef, Cookie, Reaper
 
     from .envelope import Head, Params
@@ -74,6 +77,8 @@ class AgentProcess:
     stop: trio.Event
     status: ExitStatus | None = None
     _stderr: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
+    _reading: set[trio.CancelScope] = field(default_factory=set[trio.CancelScope])
+    _deadline: float = math.inf
 
     @property
     def last_stderr(self) -> tuple[str, ...]:
@@ -108,7 +113,9 @@ class AgentProcess:
                     nursery.start_soon(self._recover)
                     await self._ended(child, heard, deaf)
                     await child.stop()
-                    with trio.move_on_after(LAST_WORDS_WITHIN):
+                    self._read_by(trio.current_time() + LAST_WORDS_WITHIN)
+                    # What was said before a crash waits for the disk as long as that takes; a stop does not.
+                    with trio.move_on_after(LAST_WORDS_WITHIN if self.stop.is_set() else math.inf):
                         await heard.wait()
                         await murmured.wait()
                     nursery.cancel_scope.cancel()
@@ -136,7 +143,7 @@ class AgentProcess:
     async def _hear(self, child: ChildProcess, heard: trio.Event) -> None:
         lines = LineSplitter()
         try:
-            while chunk := await child.stdout.receive_some(READ_SIZE):
+            while chunk := await self._read(child.stdout):
                 # Backpressure: while the disk is behind, the agent's pipe fills and the agent waits.
                 await self.journal.room()
                 await self._pass_on(lines.feed(chunk))
@@ -145,6 +152,22 @@ class AgentProcess:
             await self._pass_on(lines.end())
         finally:
             heard.set()
+
+    async def _read(self, stream: ReceiveStream) -> bytes | bytearray:
+        """What is there to read; empty at the end, and when it is time to give up on one."""
+        with trio.CancelScope(deadline=self._deadline) as reading:
+            self._reading.add(reading)
+            try:
+                return await stream.receive_some(READ_SIZE)
+            finally:
+                self._reading.discard(reading)
+        return b""
+
+    def _read_by(self, deadline: float) -> None:
+        """From now on wait for no read longer than this: the tree is dead, only a leaked descriptor is left."""
+        self._deadline = deadline
+        for reading in self._reading:
+            reading.deadline = deadline
 
     async def _pass_on(self, lines: list[bytes | TooLong]) -> None:
         if lines:
@@ -155,7 +178,7 @@ class AgentProcess:
     async def _murmur(self, child: ChildProcess, murmured: trio.Event) -> None:
         lines = LineSplitter(limit=1 << 20)
         try:
-            while chunk := await child.stderr.receive_some(READ_SIZE):
+            while chunk := await self._read(child.stderr):
                 for line in lines.feed(chunk)[-STDERR_LINES:]:
                     text = line if isinstance(line, bytes) else line.start
                     self._stderr.append(text[:STDERR_LINE_LENGTH].decode(errors="replace"))

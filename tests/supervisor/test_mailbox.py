@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
 import pytest
 import trio
@@ -23,7 +22,8 @@ from sandbox_supervisor import (
     supervise,
 )
 
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,11 +189,13 @@ async def test_a_crash_of_receive_fails_the_asker_and_is_raised(mailbox: Mailbox
     assert "ZeroDivisionError" in str(answer.error)
 
 
-async def test_cancelling_the_actor_in_receive_fails_the_asker(mailbox: Mailbox[Message]) -> None:
+async def test_cancelling_the_actor_in_receive_fails_the_asker(
+    mailbox: Mailbox[Message], autojump_clock: MockClock
+) -> None:
     answer = Answer()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(answer.of, partial(mailbox.ref.ask, Stall(trio.Event())))
-        with trio.move_on_after(0.01) as scope:
+        with trio.move_on_after(1) as scope:
             await drain(mailbox, Parrot().receive)
     assert scope.cancelled_caught
     assert isinstance(answer.error, ActorCrashed)

@@ -100,7 +100,6 @@ async def test_backoff_doubles_is_jittered_and_limited(autojump_clock: MockClock
     assert pauses == pytest.approx([crash.delay for crash in crashes])
     for pause, full in zip(pauses, [1, 2, 4, 8, 16, 20, 20], strict=True):
         assert full / 2 <= pause <= full
-    assert len({pause / round(pause + 0.5) for pause in pauses}) > 1
 
 
 async def test_a_permanent_child_that_returns_at_once_does_not_starve_the_others() -> None:
@@ -160,7 +159,7 @@ async def test_cancellation_at_once_never_starts_a_second_incarnation() -> None:
     assert child.incarnations == [1]
 
 
-async def test_a_crash_while_being_cancelled_is_still_raised_or_cancelled_and_never_restarted(
+async def test_a_child_that_crashes_while_it_is_cancelled_is_not_started_again(
     autojump_clock: MockClock,
 ) -> None:
     runs = []
