@@ -16,6 +16,10 @@ LINE_LIMIT = 64 << 20
 all."""
 
 
+START = 256
+"""Bytes kept of a line that is too long."""
+
+
 @dataclass(frozen=True, slots=True)
 class TooLong:
     """A line that was dropped because it was longer than the limit.
@@ -30,7 +34,11 @@ class TooLong:
 
 
 class LineSplitter:
-    """Splits a stream of bytes at line feeds. A carriage return before one belongs to it; empty lines are dropped."""
+    """Splits a stream of bytes at line feeds.
+
+    A carriage return counts as a blank: within JSON it is one, and it would end a line of an event stream. Blanks at
+    the end of a line are dropped, and so are lines of nothing else.
+    """
 
     def __init__(self, limit: int = LINE_LIMIT) -> None:
         self._limit = limit
@@ -39,36 +47,37 @@ class LineSplitter:
 
     def feed(self, chunk: bytes | bytearray) -> list[bytes | TooLong]:
         """Take in what was read; return the lines that are complete with it."""
+        chunk = bytes(chunk)
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r", b" ")
         head, *rest = chunk.split(b"\n")
         self._keep(head)
         if not rest:
             return []
-        lines: list[bytes | bytearray | TooLong] = [self._take()]
-        lines += [line if len(line) <= self._limit else TooLong(len(line), bytes(line[:_START])) for line in rest[:-1]]
+        whole: list[bytes | TooLong] = [self._take(), *rest[:-1]]
         self._keep(rest[-1])
-        # `bytes(...)`: a bytearray's pieces must not change under the reader; for bytes it is the same object.
-        return [
-            line if isinstance(line, TooLong) else bytes(line.rstrip(b"\r"))
-            for line in lines
-            if isinstance(line, TooLong) or not (line == b"" or line.isspace())
-        ]
+        if len(chunk) > self._limit:
+            whole = [self._checked(line) for line in whole]
+        return [line for each in whole if (line := each if isinstance(each, TooLong) else each.rstrip())]
 
     def end(self) -> list[bytes | TooLong]:
         """The stream has ended: what is left is a line, too."""
         return self.feed(b"\n") if self._length else []
 
-    def _keep(self, piece: bytes | bytearray) -> None:
+    def _keep(self, piece: bytes) -> None:
         self._length += len(piece)
         if self._length <= self._limit:
             if piece:
-                self._parts.append(bytes(piece))
-        elif len(self._parts) != 1 or len(self._parts[0]) > _START:
-            self._parts = [b"".join([*self._parts, piece])[:_START]]
+                self._parts.append(piece)
+        elif len(self._parts) != 1 or len(self._parts[0]) > START:
+            self._parts = [b"".join([*self._parts, piece])[:START]]
+
+    def _checked(self, line: bytes | TooLong) -> bytes | TooLong:
+        if isinstance(line, TooLong) or len(line) <= self._limit:
+            return line
+        return TooLong(len(line), line[:START])
 
     def _take(self) -> bytes | TooLong:
         line = b"".join(self._parts)
         length, self._length, self._parts = self._length, 0, []
-        return TooLong(length, line[:_START]) if length > self._limit else line
-
-
-_START = 256
+        return TooLong(length, line[:START]) if length > self._limit else line

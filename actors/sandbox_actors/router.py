@@ -118,10 +118,7 @@ class Router:
             except InvalidEnvelope as error:
                 routed.add(NOTICE, notices.invalid_stdout(line, str(error)))
                 continue
-            # A carriage return between tokens is legal JSON, but would end a line of an event stream.
-            envelope = line.replace(b"\r", b" ") if b"\r" in line else line
-            if self._client_ids:
-                envelope = _translated(envelope, head, self._client_ids)
+            envelope = _translated(line, head, self._client_ids) if self._client_ids else line
             if head.id is not UNSET:
                 self._route(head, envelope, routed)
             elif not (self._muted and head.member("params", "sessionId") in self._muted):

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import httpx
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import httpx
 
 __all__ = ["Client", "Envelope", "RpcError"]
 
@@ -34,7 +34,7 @@ class Client:
         self.consent = "allow_once"
         """The kind of the option with which a permission request is answered."""
         self.ended = trio.Event()
-        """The daemon has ended the stream."""
+        """The daemon has ended the stream, properly."""
         self._http = http
         self._path = f"/v1/acp/{server_id}"
         self._agent = agent
@@ -88,22 +88,25 @@ class Client:
         ):
             assert response.status_code == 200, await response.aread()
             number: int | None = None
-            async for line in response.aiter_lines():
-                field, _, value = line.partition(": ")
-                if field == "id":
-                    number = int(value)
-                elif field == "data":
-                    event = json.loads(value)
-                    if number is None:
-                        self.asides.append(event)
-                    else:
-                        self.events.append((number, event))
-                    if "id" in event and "method" in event:
-                        nursery.start_soon(self._reply, event)
-                    number = None
-                    self._grown.set()
-                    self._grown = trio.Event()
-        self.ended.set()
+            with suppress(httpx.RemoteProtocolError):  # the daemon was killed: then the stream has no end
+                async for line in response.aiter_lines():
+                    field, _, value = line.partition(": ")
+                    if field == "id":
+                        number = int(value)
+                    elif field == "data":
+                        self._take(number, json.loads(value), nursery)
+                        number = None
+                self.ended.set()
+
+    def _take(self, number: int | None, event: Envelope, nursery: trio.Nursery) -> None:
+        if number is None:
+            self.asides.append(event)
+        else:
+            self.events.append((number, event))
+        if "id" in event and "method" in event:
+            nursery.start_soon(self._reply, event)
+        self._grown.set()
+        self._grown = trio.Event()
 
     async def _reply(self, asked: Envelope) -> None:
         if asked["method"] == "session/request_permission":

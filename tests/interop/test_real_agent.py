@@ -31,7 +31,10 @@ INSTALL_SECONDS = 300.0
 CONVERSATION_SECONDS = 60.0  # 2 to 6 are usual; two cores may have other work
 PROMPT_SECONDS = 10.0  # an end that must come by itself: after a cancel, a DELETE, a death
 
-each_agent = pytest.mark.parametrize("agent", REAL_AGENTS, ids=[agent.id for agent in REAL_AGENTS])
+each_agent = pytest.mark.parametrize("agent", REAL_AGENTS, ids=lambda agent: agent.id)
+each_adapter = pytest.mark.parametrize(
+    "agent", [each for each in REAL_AGENTS if each.id != "opencode"], ids=lambda agent: agent.id
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +240,17 @@ async def test_a_stopped_daemon_leaves_no_process_and_the_next_one_has_the_conve
             stop_reason, chunks = await bob.prompt(session, "recite")
             assert (stop_reason, json.loads("".join(chunks))[:1]) == ("end_turn", ["say 3"])
             assert bob.events[: len(ann.events)] == ann.events
+
+
+@each_adapter
+async def test_a_killed_daemon_leaves_no_process_either(agent: RealAgent, tmp_path: Path) -> None:
+    async with set_stage(agent, tmp_path) as stage, stage.client("ann", "first") as ann:
+        session = await stage.new_session(ann)
+        async with prompted_in_vain(ann, session, "hold"):
+            await ann.until(lambda: "tick " in ann.said())
+            with trio.fail_after(PROMPT_SECONDS):
+                stage.daemon.process.kill()
+                await eventually(lambda: not processes_with(str(tmp_path)))
 
 
 async def _expect_stop(client: Client, session: str, text: str, expected: str) -> None:
