@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import UNSET
 
 from sandbox_supervisor import ChildProcess, ExitStatus, Reply, StopLadder, open_process
 
@@ -188,7 +189,7 @@ class AgentProcess:
             murmured.set()
 
     async def _recover(self) -> None:
-        recovered = () if self.memory.initialize is None else await recover(self.memory, self._call)
+        recovered = () if self.memory.initialize is UNSET else await recover(self.memory, self._call)
         await self.session.tell(AgentReady(self.incarnation, recovered))
 
     async def _call(self, method: str, params: Params) -> Head:

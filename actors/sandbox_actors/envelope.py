@@ -7,7 +7,7 @@ Ids are compared by their canonical text: `7`, `"7"` and `7.0` are three ids. (J
 
 from __future__ import annotations
 
-import json
+import re
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
@@ -98,22 +98,26 @@ def decode(text: bytes) -> Head:
     except msgspec.ValidationError:
         raise InvalidEnvelope("not a JSON object") from None
     except msgspec.DecodeError as error:
-        return _decode_leniently(text, error)
+        if (mended := _mended(text)) != text:
+            return decode(mended)
+        raise InvalidEnvelope(str(error)) from None
 
 
-def _decode_leniently(text: bytes, error: msgspec.DecodeError) -> Head:
-    # JavaScript writes a string that was cut inside a surrogate pair as a lone "\\ud83d": legal JSON that msgspec
-    # refuses. Agents cut tool output anywhere, and their answer must not be lost for it.
-    if b"\\u" not in text:
-        raise InvalidEnvelope(str(error)) from None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
-        raise InvalidEnvelope(str(error)) from None
-    if not isinstance(value, dict):
-        raise InvalidEnvelope("not a JSON object") from None
-    members = {key: Raw(json.dumps(value[key]).encode()) for key in Head.__struct_fields__ if key in value}
-    return Head(**members)
+_ESCAPE = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a surrogate pair
+    rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"|\\.",
+    re.DOTALL,
+)
+
+
+def _mended(text: bytes) -> bytes:
+    """The text with the replacement character for every half of a surrogate pair.
+
+    JavaScript writes a string that was cut inside a pair with a lone `\\ud83d`: legal JSON that msgspec refuses. Agents
+    cut tool output anywhere, and their answer must not be lost for it.
+    """
+    return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], text)
 
 
 def id_text(raw: Raw) -> bytes:
@@ -128,8 +132,15 @@ def id_text(raw: Raw) -> bytes:
 
 
 def replace_members(text: bytes, members: Mapping[str, Raw]) -> bytes:
-    """The envelope with some top-level members replaced; the others keep their text."""
-    whole = _object.decode(text)
+    """The envelope with some top-level members replaced; the others keep their text.
+
+    Args:
+      text: what `decode` accepts.
+    """
+    try:
+        whole = _object.decode(text)
+    except msgspec.DecodeError:
+        whole = _object.decode(_mended(text))
     return msgspec.json.encode({**whole, **members})
 
 

@@ -69,8 +69,9 @@ class LineSplitter:
         if self._length <= self._limit:
             if piece:
                 self._parts.append(piece)
-        elif len(self._parts) != 1 or len(self._parts[0]) > START:
-            self._parts = [b"".join([*self._parts, piece])[:START]]
+        else:
+            start = b"".join(self._parts)[:START]
+            self._parts = [start + piece[: START - len(start)]]
 
     def _checked(self, line: bytes | TooLong) -> bytes | TooLong:
         if isinstance(line, TooLong) or len(line) <= self._limit:

@@ -71,8 +71,11 @@ class InFlight:
         return self.new_id() if id_text(own_id) in self._entries else Raw(bytes(own_id))
 
     def new_id(self) -> Raw:
-        self._numbers += 1
-        return Raw(b'"sandbox-agent:%d"' % self._numbers)
+        while True:
+            self._numbers += 1
+            id = Raw(b'"sandbox-agent:%d"' % self._numbers)
+            if id_text(id) not in self._entries:  # a client may count like this, too
+                return id
 
     def add(self, id: Raw, entry: Waiting | Call) -> None:
         self._entries[id_text(id)] = entry

@@ -95,7 +95,7 @@ def read_agents_file(path: Path) -> dict[str, CustomAgent]:
         agents = msgspec.convert(data, _AgentsFile).agents
     except OSError as error:
         raise BadAgentsFile(f"cannot read the agents file {path}: {error.strerror}") from None
-    except (ValueError, msgspec.ValidationError) as error:
+    except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise BadAgentsFile(f"the agents file {path} is not valid: {error}") from None
     for id in agents:
         if not AGENT_ID.fullmatch(id):
@@ -123,7 +123,7 @@ class Catalog:
 
     def known(self) -> list[str]:
         """The ids of all agents, installed or not."""
-        scripts = {path.name.removesuffix("-acp") for path in self.launchers.glob("*-acp")}
+        scripts = {path.name.removesuffix("-acp") for path in self.launchers.glob("*-acp") if path.is_file()}
         return sorted({*ON_PATH, "mock", *self.custom, *filter(AGENT_ID.fullmatch, scripts)})
 
     def check(self, id: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec import Raw
+from msgspec import UNSET, Raw, UnsetType
 
 if TYPE_CHECKING:
     from .envelope import Head, Json
@@ -48,25 +48,30 @@ class Memory(msgspec.Struct):
     """See the module.
 
     Attributes:
-      initialize: the params of the clients' last successful `initialize`; None before it.
+      initialize: the params of the clients' last successful `initialize`; UNSET before it (msgspec reads no
+        `Raw | None`).
       sessions: by the id that clients use, oldest first.
       turns: the open ones.
       running: whether an agent process was there when this was written.
     """
 
-    initialize: Raw | None = None
+    initialize: Raw | UnsetType = UNSET
     sessions: dict[str, AcpSession] = {}
     turns: list[Turn] = []
     running: bool = False
 
     @classmethod
     def load(cls, text: bytes) -> Memory:
-        return msgspec.json.decode(text, type=cls) if text else cls()
+        try:
+            return msgspec.json.decode(text, type=cls) if text else cls()
+        except (msgspec.MsgspecError, RecursionError):
+            # Params nested as deeply as an envelope may be are one level too deep in here. The session starts anew.
+            return cls()
 
     def dump(self) -> bytes:
         return msgspec.json.encode(self)
 
-    def learn(self, method: str, params: Raw | msgspec.UnsetType, answer: Head) -> bool:
+    def learn(self, method: str, params: Raw | UnsetType, answer: Head) -> bool:
         """Take in a request that the agent has answered; tell whether there was anything to learn."""
         if not isinstance(answer.result, Raw):
             return False
@@ -81,8 +86,9 @@ class Memory(msgspec.Struct):
             if id is None:
                 return False
             given.pop("sessionId", None)
-            self.sessions.pop(id, None)
-            self.sessions[id] = AcpSession(id, given)
+            before = self.sessions.pop(id, None)
+            # Opened again: the agent was asked by the id that it knows.
+            self.sessions[id] = AcpSession(id if before is None else before.agent_id, given)
             while len(self.sessions) > REMEMBERED:
                 del self.sessions[next(iter(self.sessions))]
             return True
@@ -96,7 +102,7 @@ class Memory(msgspec.Struct):
         return {id: known.agent_id for id, known in self.sessions.items() if known.agent_id != id}
 
 
-def _members(params: Raw | msgspec.UnsetType) -> dict[str, Raw]:
+def _members(params: Raw | UnsetType) -> dict[str, Raw]:
     try:
         members = msgspec.json.decode(params, type=dict[str, Raw]) if isinstance(params, Raw) else {}
     except (msgspec.MsgspecError, RecursionError):

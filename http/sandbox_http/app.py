@@ -26,6 +26,8 @@ from .system import system_routes
 
 if TYPE_CHECKING:
     from quart import Response
+    from quart.wrappers.base import BaseRequestWebsocket
+    from werkzeug.routing import MapAdapter
 
     from sandbox_actors.journal import Journal
     from sandbox_actors.sessions import Sessions
@@ -42,7 +44,7 @@ log = structlog.get_logger()
 
 def create_app(config: Config, sessions: Sessions, journal: Journal, streams: Streams, root: Node) -> ASGIApp:
     """The daemon's ASGI application."""
-    app = QuartTrio("sandbox_http", static_folder=None)
+    app = _App("sandbox_http", static_folder=None)
     app.config["RESPONSE_TIMEOUT"] = None  # streams last as long as their sessions
     app.config["BODY_TIMEOUT"] = None  # bodies are complete before Quart sees them
     app.config["MAX_CONTENT_LENGTH"] = None  # and their size has been checked
@@ -82,6 +84,21 @@ def create_app(config: Config, sessions: Sessions, journal: Journal, streams: St
         return False
 
     return Guard(BodyLimit(app, config.max_body), config, exists)
+
+
+class _App(QuartTrio):
+    """Quart, whose routes do not depend on the Host: Werkzeug would fail on one that is no host name."""
+
+    def create_url_adapter(self, request: BaseRequestWebsocket | None) -> MapAdapter | None:
+        if request is None:
+            return None
+        return self.url_map.bind(
+            "localhost",
+            url_scheme=request.scheme,
+            default_method=request.method,
+            path_info=request.path,
+            query_args=request.query_string.decode(),
+        )
 
 
 def _of_http_exception(error: HTTPException) -> Problem:

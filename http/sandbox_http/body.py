@@ -2,7 +2,7 @@
 
 Each route that is not streamed gets its whole body as one message, at most `limit` bytes of it; what is longer is
 answered with 413 after the rest has been thrown away for a while, so that the client gets to read the answer instead
-of a reset connection. Paths are handed on as they came, percent-encoded: an id may hold an encoded slash.
+of a reset connection.
 """
 
 from __future__ import annotations
@@ -31,10 +31,6 @@ class BodyLimit:
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
-            return
-        scope = {**scope, "path": scope["raw_path"].decode("ascii", "replace").partition("?")[0]}
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -8,6 +8,9 @@ A daemon on loopback runs commands for whoever reaches it, and every web page th
    no token, and proxies may use whatever name they like.)
 3. *Anybody else*: needs the token wherever one is set, in `Authorization: Bearer` or, where a proxy strips that, in
    `X-Sandbox-Agent-Token`. Compared in constant time.
+
+Paths are judged and handed on as they came, percent-encoded, so that the guard and the routes never read two paths out
+of one: an id may hold an encoded slash.
 """
 
 from __future__ import annotations
@@ -61,6 +64,7 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        scope = {**scope, "path": _path(scope)}
         headers = {bytes(name).lower(): bytes(value) for name, value in scope["headers"]}
         origin = headers.get(b"origin")
         started = perf_counter()
@@ -82,6 +86,9 @@ class Guard:
                 await answer(scope, sending, 200, self._preflight(), b"")
             else:
                 await self._app(scope, receive, sending)
+        except* Exception as bugs:
+            # Hypercorn's own log is off; it ends the connection, or answers 500 where nothing was sent yet.
+            log.error("request failed unexpectedly", path=scope["path"], exc_info=bugs)
         finally:
             log.log(
                 logging.DEBUG if status is None or status < 400 or status == 404 else logging.WARNING,
@@ -105,7 +112,11 @@ class Guard:
                 "permission_denied",
                 f"the Origin {origin.decode('latin-1')!r} may not call this server: list it with --cors-allow-origin",
             )
-        if self._token is None or scope["path"] == "/" or scope.get("method") == "OPTIONS":
+        if scope.get("method") == "OPTIONS":
+            return None
+        if not scope["path"]:
+            return endpoint_not_found()
+        if self._token is None or scope["path"] == "/":
             return None
         if any(hmac.compare_digest(_digest(given), self._token) for given in _tokens(headers)):
             return None
@@ -117,7 +128,10 @@ class Guard:
         if origin in self._cors.origins or "*" in self._cors.origins:
             return True
         # Our own page: same name and port as the request went to, and a name that stands for this machine.
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:  # say, a bracket that is not closed
+            return False
         return parts.scheme in ("http", "https") and parts.netloc == host and _is_loopback(parts.hostname or "")
 
     def _cors_headers(self, origin: bytes | None) -> Headers:
@@ -145,6 +159,16 @@ async def answer(scope: Scope, send: Send, status: int, headers: Headers, body: 
     length = (b"content-length", str(len(body)).encode())
     await send({"type": f"{kind}.start", "status": status, "headers": [*headers, length]})
     await send({"type": f"{kind}.body", "body": body if scope.get("method") != "HEAD" else b""})
+
+
+def _path(scope: Scope) -> str:
+    """The path of a request as it came; empty where it is none."""
+    path: str = scope["raw_path"].partition(b"?")[0].decode("latin-1")
+    if path.startswith(("http://", "https://")):  # the absolute form, as for a proxy (RFC 9112, section 3.2.2)
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    # Two leading slashes are one to the router, without any Quart fails; HTTP/2 lets bytes through that are no ASCII.
+    sound = path.startswith("/") and not path.startswith("//") and path.isascii() and scope["query_string"].isascii()
+    return path if sound else ""
 
 
 def _items(headers: dict[str, str]) -> Iterable[tuple[bytes, bytes]]:

@@ -7,14 +7,18 @@ shutdown for as long as it likes.
 
 from __future__ import annotations
 
-import os
 import socket
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.trio import serve  # pyright: ignore[reportUnknownVariableType]  # a bare `dict` in its WSGI half
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
 
 from .config import BadConfig
 
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
     from .guard import ASGIApp
 
 __all__ = ["listen", "serving"]
+
+log = structlog.get_logger()
 
 BACKLOG = 1024
 
@@ -59,6 +65,8 @@ def listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         raise BadConfig(f"cannot listen on {host} port {port}: {error.strerror}") from None
+    except UnicodeError:
+        raise BadConfig(f"cannot listen on {host}: this is no name of a host") from None
     return listener
 
 
@@ -66,44 +74,76 @@ def listen(host: str, port: int) -> socket.socket:
 async def serving(app: ASGIApp, listener: socket.socket, *, largest_frame: int, grace: float) -> AsyncGenerator[None]:
     """Serve until the block ends, then let requests end for `grace` seconds, then cut them."""
     config = HypercornConfig()
-    # Hypercorn closes the descriptor it is given.
-    config.bind = [f"fd://{os.dup(listener.fileno())}"]
-    config.graceful_timeout = grace
     config.accesslog = config.errorlog = None
     config.websocket_max_message_size = min(largest_frame, LARGEST_FRAME)
     config.websocket_ping_interval = PING_EVERY
     config.keep_alive_timeout = 75
     config.keep_alive_max_requests = 1 << 31  # on HTTP/2 it cuts streams in flight
     config.include_server_header = False
-    stop, ended = trio.Event(), trio.Event()
+    context = WorkerContext(None)
+    connections: set[trio.SocketStream] = set()
+    served = trio.Event()
 
-    async def run(task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED) -> None:
-        # Without the mode Hypercorn guesses, and takes an object with an async `__call__` for WSGI.
-        await serve(app, config, shutdown_trigger=stop.wait, mode="asgi", task_status=task_status)
-        ended.set()
-
-    async with trio.open_nursery() as nursery:
-        await nursery.start(run)
+    async def serve_one(stream: trio.SocketStream) -> None:
+        connections.add(stream)
         try:
-            yield
+            await _Connection(
+                ASGIWrapper(app),
+                config,
+                context,
+                ConnectionState({}),
+                stream,  # type: ignore[arg-type]  # its own code takes a stream without TLS as well
+            )
+        except* Exception as errors:
+            # Hypercorn lets some broken input out as an exception: a path on HTTP/2 that is not ASCII, a malformed
+            # HTTP2-Settings. Nobody's connection may end the daemon. Its texts quote headers, and so tokens.
+            log.warning("connection failed", error=_names(errors))
         finally:
-            stop.set()
-            nursery.start_soon(_cut, listener.getsockname()[1], grace)
-            await ended.wait()
-            nursery.cancel_scope.cancel()
+            connections.discard(stream)
 
+    async def cut() -> None:
+        # Shielded, because a send that a stalled client holds up is so as well, in Hypercorn: only its socket ends it.
+        with trio.move_on_after(grace, shield=True):
+            await served.wait()
+        for stream in connections:
+            with suppress(OSError):
+                stream.socket.shutdown(socket.SHUT_RDWR)
+        handlers.cancel_scope.cancel()
 
-async def _cut(port: int, after: float) -> None:
-    """Shut the connections down that are still there after so many seconds.
-
-    Hypercorn does not hand them out, so they are found among our descriptors: sockets on our port that have a peer.
-    A send that a stalled client holds up fails then, and with it ends the task that nothing else could end.
-    """
-    await trio.sleep(after)
-    for name in os.listdir("/proc/self/fd"):
+    # A copy: closing a Trio listener closes its socket, and this one is the caller's.
+    accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener.dup()))
+    async with trio.open_nursery() as nursery:
         try:
-            with socket.socket(fileno=os.dup(int(name))) as connection:
-                if connection.family in (socket.AF_INET, socket.AF_INET6) and connection.getsockname()[1] == port:
-                    connection.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            continue  # no socket, not connected, or gone by now
+            async with trio.open_nursery() as handlers, accepting, trio.open_nursery() as listening:
+                listening.start_soon(partial(trio.serve_listeners, serve_one, [accepting], handler_nursery=handlers))
+                try:
+                    yield
+                finally:
+                    nursery.start_soon(cut)
+                    await context.terminated.set()  # idle connections are closed, and each after its request
+                    listening.cancel_scope.cancel()
+        finally:
+            served.set()
+
+
+class _Connection(TCPServer):
+    """Hypercorn's connection, over as soon as its peer has gone.
+
+    Hypercorn itself goes on until the next ping would be due, and after broken input until the keep-alive timeout:
+    minutes of work for others who open connections and close them.
+    """
+
+    async def run(self) -> None:
+        with trio.CancelScope() as self._open:
+            await super().run()
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._open.cancel()
+
+
+def _names(errors: BaseExceptionGroup[Exception]) -> str:
+    """The classes of the errors in a group, however deep."""
+    return ", ".join(
+        _names(error) if isinstance(error, BaseExceptionGroup) else type(error).__name__ for error in errors.exceptions
+    )

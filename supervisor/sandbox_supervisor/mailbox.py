@@ -21,10 +21,11 @@ __all__ = ["ActorRef", "Mailbox", "Reply", "Request", "drain"]
 
 M = TypeVar("M")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class Request(Generic[R]):
-    """A message whose answer has type `R`. Derive frozen, slotted dataclasses from it."""
+class Request(Generic[R_co]):
+    """A message whose answer has type `R_co`. Derive frozen, slotted dataclasses from it."""
 
     __slots__ = ()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -79,17 +80,17 @@ def test_requests_notifications_and_responses_are_told_apart(
         (b"7", "not a JSON object"),
         (b"null", "not a JSON object"),
         (b'["\\ud83d"]', "not a JSON object"),
-        (b"", ""),
-        (b"Loading the model...", ""),
-        (b'{"id":1', ""),
-        (b'{"id":1}{"id":2}', ""),
-        (b"{'id':1}", ""),
-        (b'{"id":NaN}', ""),
-        (b'{"text":"\\ud83d"', ""),
-        (b'{"text":"\\uZZZZ"}', ""),
+        (b"", None),
+        (b"Loading the model...", None),
+        (b'{"id":1', None),
+        (b'{"id":1}{"id":2}', None),
+        (b"{'id':1}", None),
+        (b'{"id":NaN}', None),
+        (b'{"text":"\\ud83d"', None),
+        (b'{"text":"\\uZZZZ"}', None),
     ],
 )
-def test_what_is_no_json_object_is_refused_and_the_reason_told(text: bytes, reason: str) -> None:
+def test_what_is_no_json_object_is_refused_and_the_reason_told(text: bytes, reason: str | None) -> None:
     with pytest.raises(InvalidEnvelope, match=reason):
         decode(text)
 
@@ -104,16 +105,13 @@ def test_deep_nesting_is_refused(member: str, tail: bytes) -> None:
 
 @given(st.binary())
 def test_any_bytes_are_either_read_or_refused(text: bytes) -> None:
-    try:
+    with suppress(InvalidEnvelope):
         assert isinstance(decode(text), Head)
-    except InvalidEnvelope:
-        pass
 
 
 @pytest.mark.parametrize("lone", [r"\ud83d", r"\uDE00", r"\ud83d\ud83d", r"\ud83dx", r"\\\ud83d", r"a\ud83d\n"])
 def test_half_of_a_surrogate_pair_is_accepted(lone: str) -> None:
-    text = '{"id":7,"method":"m","params":{"sessionId":"s","text":"%s"}}' % lone
-    head = decode(text.encode())
+    head = decode(b'{"id":7,"method":"m","params":{"sessionId":"s","text":"%s"}}' % lone.encode())
     assert head.method_name == "m"
     assert head.request_id == raw("7")
     assert head.member("params", "sessionId") == "s"
@@ -187,7 +185,7 @@ def test_a_member_of_what_is_no_object_is_none(params: str) -> None:
 
 
 def test_what_the_daemon_says_is_json_rpc() -> None:
-    assert json.loads(request("x:1", "session/load", {"sessionId": "s"})) == {
+    assert json.loads(request(raw('"x:1"'), "session/load", {"sessionId": "s"})) == {
         "jsonrpc": "2.0",
         "id": "x:1",
         "method": "session/load",

@@ -33,11 +33,11 @@ def split(pieces: list[bytes], limit: int = LIMIT) -> list[bytes | TooLong]:
 def expected(text: bytes) -> list[bytes | TooLong]:
     """The same, slowly and plainly."""
     found: list[bytes | TooLong] = []
-    for line in text.split(b"\n"):
+    for line in text.replace(b"\r", b" ").split(b"\n"):
         if len(line) > LIMIT:
             found.append(TooLong(len(line), line[:256]))
         elif line.strip():
-            found.append(line.rstrip(b"\r"))
+            found.append(line.rstrip())
     return found
 
 
@@ -66,8 +66,8 @@ def test_carriage_returns_and_blank_lines_are_no_part_of_the_lines(text: bytes) 
     assert split([text]) == [b"one", b"two"]
 
 
-def test_a_carriage_return_inside_a_line_stays() -> None:
-    assert split([b"o\rne\r\n"]) == [b"o\rne"]
+def test_a_carriage_return_inside_a_line_is_a_blank() -> None:
+    assert split([b'{"a":\r1}\r\n']) == [b'{"a": 1}']
 
 
 def test_what_is_left_at_the_end_of_the_stream_is_a_line() -> None:

@@ -20,8 +20,8 @@ async def test_taking_waits_until_there_is_something(autojump_clock: MockClock) 
     taken: list[bytes] = []
 
     async def take_twice() -> None:
-        for _ in range(2):
-            taken.append(await outbox.take())
+        taken.append(await outbox.take())
+        taken.append(await outbox.take())
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(take_twice)

@@ -33,7 +33,7 @@ PROMPT_SECONDS = 10.0  # an end that must come by itself: after a cancel, a DELE
 
 each_agent = pytest.mark.parametrize("agent", REAL_AGENTS, ids=lambda agent: agent.id)
 each_adapter = pytest.mark.parametrize(
-    "agent", [each for each in REAL_AGENTS if each.id != "opencode"], ids=lambda agent: agent.id
+    "agent", [agent for agent in REAL_AGENTS if agent.id != "opencode"], ids=lambda agent: agent.id
 )
 
 
@@ -196,7 +196,7 @@ async def test_a_server_destroyed_in_the_middle_of_a_tool_call_leaves_no_process
                 await ann.ended.wait()
 
 
-@each_agent
+@each_adapter
 async def test_a_killed_agent_takes_its_children_along_and_comes_back_with_the_conversation(
     agent: RealAgent, tmp_path: Path
 ) -> None:
@@ -240,6 +240,7 @@ async def test_a_stopped_daemon_leaves_no_process_and_the_next_one_has_the_conve
             stop_reason, chunks = await bob.prompt(session, "recite")
             assert (stop_reason, json.loads("".join(chunks))[:1]) == ("end_turn", ["say 3"])
             assert bob.events[: len(ann.events)] == ann.events
+            assert [each["fidelity"] for each in bob.notices("_sandboxagent/session/recovered")] == ["resumed"]
 
 
 @each_adapter

@@ -69,7 +69,10 @@ class _Job:
     run: Callable[[Store], object]
     done: Callable[[object], None]
     failed: Callable[[str], bool] | None = None
-    """Called with the trouble when the disk refuses; whether the job is given up, and not tried again."""
+    """Called with the trouble whenever the disk refuses; whether the job is given up, and not tried again."""
+
+    def gives_up(self, trouble: str) -> bool:
+        return self.failed is not None and self.failed(trouble)
 
 
 class Journal:
@@ -85,7 +88,7 @@ class Journal:
         self._store = store
         self._retention = retention
         self.epoch = store.epoch
-        self.sessions = {row.id: SessionLog(self, row) for row in store.sessions()}
+        self.sessions = {row.id: SessionLog(self, row) for row in store.found}
         self.trouble: str | None = None
         self._pending: list[_Batch | _Job] = []
         self._pending_bytes = 0
@@ -230,7 +233,11 @@ class Journal:
                 if self.trouble is None:
                     log.error("journal cannot write, sessions take no prompts", error=str(error))
                 self.trouble = trouble = str(error)
-                jobs = [job for job in jobs if job.failed is None or not job.failed(trouble)]
+                jobs = [job for job in jobs if not job.gives_up(trouble)]
+                # Those that came meanwhile are told as well, not only when it is their turn.
+                self._pending = [
+                    item for item in self._pending if isinstance(item, _Batch) or not item.gives_up(trouble)
+                ]
                 await trio.sleep(RETRY_AFTER)
             else:
                 if self.trouble is not None:

@@ -116,9 +116,8 @@ class SessionLog:
 
         A page may begin before the event; the cursor cuts it.
         """
-        start = bisect_right(self.recent, after, lo=self.recent_start, key=attrgetter("last"))
         if self.recent_start < len(self.recent) and self.recent[self.recent_start].first <= after + 1:
-            await trio.lowlevel.checkpoint()
+            start = bisect_right(self.recent, after, lo=self.recent_start, key=attrgetter("last"))
             pages: list[Page] = []
             size = 0
             for page in self.recent[start : start + READ_LIMIT // 64]:
@@ -126,6 +125,8 @@ class SessionLog:
                 size += len(page.body)
                 if size >= READ_LIMIT:
                     break
+            # Only now: while others run, pages may be dropped and places shift.
+            await trio.lowlevel.checkpoint()
             return pages
         return await self._journal.read(self.row.key, after, READ_LIMIT)
 
@@ -187,7 +188,7 @@ class Cursor:
                     break  # deleted under a reader that lagged
                 if log.floor <= self._position + 1:
                     raise AssertionError(f"journal lost event {self._position + 1} of session {log.row.key}")
-            elif log.closed:
+            elif log.closed and self._position >= log.next_seq - 1:
                 break
             else:
                 await log.park()

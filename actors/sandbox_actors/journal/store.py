@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 __all__ = ["Retention", "SessionRow", "Store"]
 
 SCHEMA_VERSION = 1
+
+OPEN_WITHIN = 30.0
+"""Seconds to wait for another process that has the file locked when it is opened."""
+
+WRITE_WITHIN = 1.0
+"""Seconds to wait for such a lock later. A thread that waits cannot be cancelled, so it is short; the journal tries
+again."""
+
 SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE sessions (
@@ -35,7 +43,7 @@ CREATE TABLE sessions (
     floor INTEGER NOT NULL DEFAULT 1,
     head INTEGER NOT NULL DEFAULT 0,
     incarnation INTEGER NOT NULL DEFAULT 0,
-    memory BLOB NOT NULL DEFAULT ''
+    memory BLOB NOT NULL DEFAULT X''
 );
 CREATE TABLE pages (
     session INTEGER NOT NULL,
@@ -83,7 +91,11 @@ class SessionRow:
 
 
 class Store:
-    """The file, with one connection that writes and as many as needed that read."""
+    """The file, with one connection that writes and as many as needed that read.
+
+    Attributes:
+      found: the sessions that were there when it was opened, without those that have been deleted.
+    """
 
     def __init__(self, path: Path, *, synchronous: str) -> None:
         """Open or make the file.
@@ -106,17 +118,19 @@ class Store:
             self._writer.execute(f"PRAGMA journal_size_limit={64 << 20}")
             version = self._writer.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
-                self._writer.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
-                self._writer.execute("INSERT INTO meta VALUES ('epoch', ?)", (secrets.token_hex(8),))
+                epoch = f"INSERT INTO meta VALUES ('epoch', '{secrets.token_hex(8)}');"
+                self._writer.executescript(f"BEGIN; {SCHEMA} {epoch} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
             elif version != SCHEMA_VERSION:
                 raise sqlite3.DatabaseError(f"journal of version {version}, this program reads {SCHEMA_VERSION}")
             self.epoch: str = self._writer.execute("SELECT value FROM meta WHERE name='epoch'").fetchone()[0]
+            self.found = list(self._rows("deleted=0"))
+            self._writer.execute(f"PRAGMA busy_timeout={round(WRITE_WITHIN * 1000)}")
         except BaseException:
             self.close()
             raise
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=30)
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=OPEN_WITHIN)
         # Pages are read once and sent: a big page cache would only be memory that grows with every reader.
         connection.execute("PRAGMA cache_size=-512")
         return connection
@@ -156,7 +170,7 @@ class Store:
         """Make a session, or make one again under an id that was deleted: its numbers go on."""
         self._writer.execute(
             "INSERT INTO sessions (id, agent, created_ms) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE"
-            " SET agent=excluded.agent, created_ms=excluded.created_ms, deleted=0, memory=''",
+            " SET agent=excluded.agent, created_ms=excluded.created_ms, deleted=0, memory=X''",
             (id, agent, created_ms),
         )
         return next(self._rows("id=?", id))
@@ -164,13 +178,9 @@ class Store:
     def delete(self, row: SessionRow) -> None:
         """Forget a session's events, not its number."""
         self._writer.execute(
-            "UPDATE sessions SET deleted=1, memory='', floor=?, head=?, incarnation=? WHERE key=?",
+            "UPDATE sessions SET deleted=1, memory=X'', floor=?, head=?, incarnation=? WHERE key=?",
             (row.head + 1, row.head, row.incarnation, row.key),
         )
-
-    def sessions(self) -> list[SessionRow]:
-        """All that have not been deleted."""
-        return list(self._rows("deleted=0"))
 
     def _rows(self, where: str, *values: object) -> Iterator[SessionRow]:
         # The head is in the row only since the last update of the row: a crash may have come between.
