@@ -90,7 +90,10 @@ class Sessions:
             if agent is None:
                 raise AgentNotNamed(id)
             self._catalog.launch(agent)  # refuse now what can never start
-            session = self._start(await self._setting.journal.create(id, agent))
+            # Begun, it is finished, or the row would be there without a session. The journal gives up in seconds.
+            with trio.CancelScope(shield=True):
+                session_log = await self._setting.journal.create(id, agent)
+            session = self._start(session_log)
             session.wake()
             try:
                 await session.started.wait()
@@ -111,7 +114,9 @@ class Sessions:
         """Stop the agent with all its tree, and forget the session. An id that is not there is fine."""
         async with self._alone(id):
             if id in self._entries:
-                await self._end(id)
+                # Half a delete would leave two sessions with one row. The ladder bounds it.
+                with trio.CancelScope(shield=True):
+                    await self._end(id)
 
     async def close(self) -> None:
         """Stop every agent; take no new ones. The sessions stay, and so do their events."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["BadConfig", "Config", "Cors"]
+
+
+HTTP_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""RFC 9110, section 5.6.2."""
 
 
 class BadConfig(HttpError):
@@ -73,6 +78,8 @@ class Config:
         """Raises `BadConfig` if this is not safe or makes no sense."""
         if self.token is not None and not self.token.strip():
             raise BadConfig("the token is empty: give a token, or none at all on a loopback address")
+        if self.token is not None and not (self.token.isprintable() and self.token == self.token.strip()):
+            raise BadConfig("the token cannot be sent in a header: it has a control character, or a blank at an end")
         if self.token is None and not self.loopback:
             raise BadConfig(
                 f"refusing to listen on {self.host} without a token: everybody who reaches it could run commands here."
@@ -80,6 +87,10 @@ class Config:
             )
         if "*" in self.cors.origins and (self.cors.credentials or self.token is None):
             raise BadConfig("--cors-allow-origin '*' needs a token and goes without --cors-allow-credentials")
+        for kind, values in (("method", self.cors.methods), ("header", self.cors.headers)):
+            for value in values:
+                if not HTTP_TOKEN.fullmatch(value):
+                    raise BadConfig(f"invalid cors {kind}: {value}")
 
     @property
     def loopback(self) -> bool:

@@ -19,6 +19,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -42,6 +43,8 @@ ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 log = structlog.get_logger()
+
+HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s:@/\[\]]+)(:\d*)?")
 
 VARY = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
 
@@ -191,11 +194,9 @@ def _tokens(headers: dict[bytes, bytes]) -> list[bytes]:
 
 
 def _name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """The name in a Host header, without the port; empty where it is malformed."""
+    match = HOST.fullmatch(host.lower())
+    return "" if match is None else match["name"].strip("[]").rstrip(".")
 
 
 def _is_loopback(name: str) -> bool:

@@ -165,6 +165,8 @@ def server(
     from sandbox_supervisor import RestartPolicy
 
     token: str | None = own_token if own_token is not None else context.obj["token"]
+    if token is None and "SANDBOX_AGENT_TOKEN" in os.environ and not (own_no_token or context.obj["no_token"]):
+        token = ""  # set but empty, say by a secret that was not found: Click takes that for unset, and it must not be
     config = Config(
         data_dir=(data_dir or _default_data_dir()).absolute(),
         host=host,

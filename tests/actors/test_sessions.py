@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -22,6 +24,8 @@ from sandbox_actors.messages import AgentHeard
 from sandbox_supervisor import ActorCrashed, ActorError, ActorStopped, MailboxFull, RestartPolicy
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from actors.talking import OpenHouse
     from sandbox_actors.session import Session
 
@@ -104,6 +108,43 @@ async def test_a_request_that_is_cancelled_while_its_session_is_made_leaves_noth
         assert house.sessions.all() == []
         assert house.journal.sessions == {}
         assert house.processes() == []
+
+
+async def test_a_request_that_is_cancelled_while_its_session_is_written_leaves_nothing_behind(
+    open_house: OpenHouse, tmp_path: Path
+) -> None:
+    async with open_house() as house:
+        with closing(sqlite3.connect(tmp_path / "journal.db", isolation_level=None)) as other:
+            async with trio.open_nursery() as nursery:
+                other.execute("BEGIN IMMEDIATE")
+                nursery.start_soon(house.sessions.obtain, "s", "scripted")
+                await wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+                other.execute("ROLLBACK")
+        assert house.journal.sessions == {}
+        assert house.processes() == []
+    async with open_house() as house:
+        assert house.journal.sessions == {}
+
+
+async def test_a_delete_whose_client_goes_away_is_finished(open_house: OpenHouse) -> None:
+    async with open_house() as house:
+        client, _ = await house.open()
+        await client.call("deaf")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await house.sessions.delete("s")
+        # Cancelled before it had begun, nothing happened.
+        assert len(house.processes()) == 1
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.sessions.delete, "s")
+            await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert house.processes() == []
+        assert house.node.snapshot().children == ()
+        again, _ = await house.open()
+        assert len(await again.call("received")) == 1
+        assert again.session.log.floor > 1
 
 
 async def test_a_bug_in_our_own_actor_ends_its_session_and_no_other(

@@ -39,9 +39,9 @@ if TYPE_CHECKING:
 MAX_BODY = 4096
 
 FUZZ = settings(
-    max_examples=40,
+    max_examples=6,
     deadline=None,
-    derandomize=False,
+    derandomize=True,
     phases=[Phase.generate],  # to shrink hundreds of requests would take hours
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

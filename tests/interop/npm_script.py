@@ -68,6 +68,13 @@ class Script:
     process: trio.Process
     stderr: bytearray = field(default_factory=bytearray)
     _lines: bytearray = field(default_factory=bytearray)
+    _heard_out: trio.Event = field(default_factory=trio.Event)
+
+    async def collect_stderr(self) -> None:
+        assert self.process.stderr is not None
+        async for data in self.process.stderr:
+            self.stderr += data
+        self._heard_out.set()
 
     async def tells(self, what: str) -> Facts:
         """What it tells next, which must be this; the caller brings the deadline."""
@@ -76,6 +83,7 @@ class Script:
             data = await self.process.stdout.receive_some()
             if not data:
                 code = await self.process.wait()
+                await self._heard_out.wait()
                 raise AssertionError(f"the script ended with {code} before it told {what!r}: {self.complaints}")
             self._lines += data
         line, _, self._lines = self._lines.partition(b"\n")
@@ -97,7 +105,9 @@ class Script:
         with trio.fail_after(EXIT_SECONDS):
             self._lines += await self.process.stdout.receive_some()
             code = await self.process.wait()
-        assert (code, bytes(self._lines), self.complaints) == (0, b"", "")
+            await self._heard_out.wait()
+        end = (code, bytes(self._lines), self.complaints)
+        assert end == (0, b"", ""), end
 
 
 @asynccontextmanager
@@ -118,7 +128,7 @@ async def script(name: str, served: Daemon, folder: Path) -> AsyncIterator[Scrip
     assert process.stdout is not None
     assert process.stderr is not None
     async with process.stdin, process.stdout, process.stderr, trio.open_nursery() as nursery:
-        nursery.start_soon(_collect, running)
+        nursery.start_soon(running.collect_stderr)
         try:
             yield running
             await running.ends_in_peace()
@@ -132,9 +142,3 @@ async def script(name: str, served: Daemon, folder: Path) -> AsyncIterator[Scrip
 def _furnish(folder: Path) -> None:
     shutil.copytree(SCRIPTS, folder)
     (folder / "node_modules").symlink_to(PLACE / "node_modules")
-
-
-async def _collect(running: Script) -> None:
-    assert running.process.stderr is not None
-    async for data in running.process.stderr:
-        running.stderr += data

@@ -14,7 +14,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-__all__ = ["PROBLEM", "Answer", "Closed", "WebSocket", "exchange", "exchange_bytes", "request_bytes"]
+__all__ = ["PROBLEM", "Answer", "Closed", "Stream", "WebSocket", "exchange", "exchange_bytes", "request_bytes"]
 
 Json: TypeAlias = Any
 
@@ -249,3 +249,55 @@ class WebSocket:
 
     async def close(self, code: int = 1000) -> None:
         await self._stream.send_all(self._connection.send(CloseConnection(code)))
+
+
+class Stream:
+    """A response that is read as it comes; what `head` shows of the body is empty."""
+
+    def __init__(self, stream: trio.SocketStream, http: h11.Connection, head: Answer) -> None:
+        self.head = head
+        self._stream = stream
+        self._http = http
+        self.body = b""
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, port: int, target: str, headers: Mapping[str, str] | None = None, *, method: str = "GET", body: bytes = b""
+    ) -> AsyncGenerator[Stream]:
+        """Send a request and wait for the head of the answer."""
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            await stream.send_all(request_bytes(method, target, headers, body))
+            http = _waiting(method)
+            while (event := http.next_event()) is h11.NEED_DATA:
+                http.receive_data(await stream.receive_some(1 << 16))
+            assert isinstance(event, h11.Response), event
+            yield cls(stream, http, _answer(event, b"", complete=False))
+
+    async def more(self) -> bytes:
+        """Some more of the body; empty at its proper end.
+
+        Raises:
+          h11.RemoteProtocolError, trio.BrokenResourceError: it was cut.
+        """
+        while True:
+            event = self._http.next_event()
+            if event is h11.NEED_DATA:
+                self._http.receive_data(await self._stream.receive_some(1 << 16))
+            elif isinstance(event, h11.Data):
+                self.body += event.data
+                return bytes(event.data)
+            else:
+                return b""
+
+    async def until(self, text: bytes) -> bytes:
+        """The whole body so far, as soon as this is in it; fails where it ends before."""
+        while text not in self.body:
+            assert await self.more(), f"ended before {text!r}: {self.body!r}"
+        return self.body
+
+    async def rest(self) -> bytes:
+        """The whole body, at its proper end."""
+        while await self.more():
+            pass
+        return self.body
