@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, assert_never
 
 import structlog
 import trio
@@ -131,6 +131,7 @@ class Session:
         self._held: list[tuple[Head, bytes]] = []
         self._router = Router(self._memory)
         self._restart_at = math.inf
+        self._first = log.row.incarnation + 1
         node.mailbox_depth = lambda: self._mailbox.depth
         node.state = "stopped"
 
@@ -245,6 +246,8 @@ class Session:
                     self._tell_clients([notices.agent_failed(message.reason)])
             case Close():
                 self._close()
+            case _:
+                assert_never(message)
 
     def _enter(self, state: State) -> None:
         self._state = state
@@ -340,7 +343,8 @@ class Session:
         self._router.recovered(message.recovered)
         if message.recovered:
             self._remember()
-        if message.incarnation > 1:
+        # The first incarnation of a session that is made again under a deleted id is no restart.
+        if message.recovered or message.incarnation > self._first:
             told = [notices.session_recovered(recovered, message.incarnation) for recovered in message.recovered]
             self._tell_clients([*told, notices.agent_restarted(message.incarnation)])
         self._enter("ready")

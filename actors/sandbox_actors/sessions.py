@@ -92,8 +92,8 @@ class Sessions:
             self._catalog.launch(agent)  # refuse now what can never start
             # Begun, it is finished, or the row would be there without a session. The journal gives up in seconds.
             with trio.CancelScope(shield=True):
-                session_log = await self._setting.journal.create(id, agent)
-            session = self._start(session_log)
+                self._start(await self._setting.journal.create(id, agent))
+            session = self._entries[id].session
             session.wake()
             try:
                 await session.started.wait()

@@ -114,20 +114,25 @@ class _Conversation:
                 continue
             for page in read:
                 for seq, envelope in page.numbered(skip=HIDDEN):
-                    await self.send(self._frame(seq, envelope))
+                    if (frame := self._frame(seq, envelope)) is not None:
+                        await self.send(frame)
                     # Hypercorn's send returns without a checkpoint once the peer is gone.
                     await trio.lowlevel.checkpoint()
 
-    def _frame(self, seq: int, envelope: bytes) -> bytes:
+    def _frame(self, seq: int, envelope: bytes) -> bytes | None:
         if self._own_ids:
             head = decode(envelope)
             if isinstance(head.id, Raw) and head.is_response:
-                own_id = self._own_ids.pop(id_text(head.id), None)
+                id = id_text(head.id)
+                own_id = self._own_ids.pop(id, None)
                 if own_id is not None:
                     envelope = replace_members(envelope, {"id": own_id})
+                elif any(id == id_text(own) for own in self._own_ids.values()):
+                    return None  # another client's answer, which this one would take for its own
         if self._numbered:
             # Spliced in as text: the agent's own text stays what it was.
-            envelope = b'%b,"seq":%d}' % (envelope.rstrip()[:-1], seq)
+            members = envelope.rstrip()[:-1]
+            envelope = b'%b%b"seq":%d}' % (members, b"" if members.rstrip() == b"{" else b",", seq)
         return envelope
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import aclosing
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -15,6 +16,7 @@ from support.serving import script, serving
 from support.wire import Stream, exchange
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from trio.testing import MockClock
@@ -73,13 +75,14 @@ async def test_silence_is_broken_by_heartbeats(autojump_clock: MockClock) -> Non
         async def __anext__(self) -> None:
             await trio.sleep_forever()
 
-    body = server_sent_events(cast("Cursor", Silence()), Streams(), "epoch")
+    stream = server_sent_events(cast("Cursor", Silence()), Streams(), "epoch")
     start = trio.current_time()
-    assert await anext(body) == HEARTBEAT_COMMENT
-    assert trio.current_time() == start
-    for number in range(1, 4):
+    async with aclosing(cast("AsyncGenerator[bytes]", stream)) as body:
         assert await anext(body) == HEARTBEAT_COMMENT
-        assert trio.current_time() == pytest.approx(start + number * HEARTBEAT)
+        assert trio.current_time() == start
+        for number in range(1, 4):
+            assert await anext(body) == HEARTBEAT_COMMENT
+            assert trio.current_time() == pytest.approx(start + number * HEARTBEAT)
 
 
 @pytest.mark.parametrize("header", ["", " ", "0", "+0", "2", "+2", "002", "3"])

@@ -216,6 +216,7 @@ class Journal:
             for session, written in pages.items():
                 session.publish(written, self._recent)
                 session.appended_bytes += sum(len(page.body) for page in written)
+                session.appended_events += sum(len(page.origins) for page in written)
                 self._look_at_retention(session)
             for job, result in zip(jobs, results, strict=True):
                 job.done(result)
@@ -228,8 +229,11 @@ class Journal:
         while True:
             try:
                 results = await trio.to_thread.run_sync(_transact, self._store, pages, jobs, limiter=self._writer_seat)
-            except sqlite3.OperationalError as error:
-                # A full disk, an I/O error, a lock: nothing was written, so nothing is lost by trying again.
+            except sqlite3.DatabaseError as error:
+                # A full disk, an I/O error, a lock, a damaged page: nothing was written, so nothing is lost by trying
+                # again. SQLite's other errors are bugs of ours.
+                if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
+                    raise
                 if self.trouble is None:
                     log.error("journal cannot write, sessions take no prompts", error=str(error))
                 self.trouble = trouble = str(error)
@@ -248,11 +252,15 @@ class Journal:
     # -- retention
 
     def _look_at_retention(self, session: SessionLog, *, now: bool = False) -> None:
-        limit = self._retention.max_bytes
-        # Counting a log's pages is not free: look once for every eighth of the limit, or 4 MiB where there is none.
-        if not now and session.appended_bytes < (4 << 20 if limit is None else min(limit // 8, 4 << 20)):
+        if self._retention == Retention(None, None, None):
             return
-        session.appended_bytes = 0
+        # Counting a log's pages is not free: look once for every eighth of a limit, and for every 4 MiB.
+        limit = self._retention
+        grown = session.appended_bytes >= (4 << 20 if limit.max_bytes is None else min(limit.max_bytes // 8, 4 << 20))
+        longer = limit.max_events is not None and session.appended_events >= limit.max_events // 8
+        if not (now or grown or longer):
+            return
+        session.appended_bytes = session.appended_events = 0
         row = replace(session.row)
 
         def trim(store: Store) -> int:
@@ -266,8 +274,7 @@ class Journal:
                 session.row.floor = floor
                 self._collect()
 
-        if self._retention != Retention(None, None, None):
-            self._submit(_Job(trim, trimmed))
+        self._submit(_Job(trim, trimmed))
 
     def _collect(self) -> None:
         def collected(more: object) -> None:
@@ -277,10 +284,12 @@ class Journal:
         self._submit(_Job(Store.collect, collected))
 
     async def keep_house(self) -> None:
-        """Apply the retention by age also to sessions that say nothing."""
-        while self._retention.max_age is not None:
+        """Apply the retention to what an earlier daemon left, and by age also to sessions that say nothing."""
+        while True:
             for session in list(self.sessions.values()):
                 self._look_at_retention(session, now=True)
+            if self._retention.max_age is None:
+                break
             await trio.sleep(HOUSEKEEPING_EVERY)
 
     async def flush(self) -> None:

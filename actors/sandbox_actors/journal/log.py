@@ -63,7 +63,7 @@ class SessionLog:
         self.next_seq = row.head + 1
         self.recent: list[Page] = []
         self.recent_start = 0
-        self.appended_bytes = 0  # since retention was last looked at
+        self.appended_bytes = self.appended_events = 0  # since retention was last looked at
         self.closed = False
         self._grown = trio.lowlevel.ParkingLot()
 
