@@ -115,8 +115,8 @@ class AgentProcess:
                     await self._ended(child, heard, deaf)
                     await child.stop()
                     self._read_by(trio.current_time() + LAST_WORDS_WITHIN)
-                    # What was said before a crash waits for the disk as long as that takes; a stop does not.
-                    with trio.move_on_after(LAST_WORDS_WITHIN if self.stop.is_set() else math.inf):
+                    with trio.CancelScope() as listening:
+                        nursery.start_soon(self._hurry, listening)
                         await heard.wait()
                         await murmured.wait()
                     nursery.cancel_scope.cancel()
@@ -125,6 +125,11 @@ class AgentProcess:
                     self.status = await child.stop()
         if not self.stop.is_set() and self.status != ExitStatus(0, None):
             raise AgentCrashed(str(self.status))
+
+    async def _hurry(self, listening: trio.CancelScope) -> None:
+        """What was said before a crash waits for the disk as long as that takes; a stop, also a later one, does not."""
+        await self.stop.wait()
+        listening.deadline = trio.current_time() + LAST_WORDS_WITHIN
 
     async def _ended(self, child: ChildProcess, heard: trio.Event, deaf: trio.Event) -> None:
         """Wait until the child has exited, or is to be stopped, or cannot be talked to any more."""
@@ -173,7 +178,7 @@ class AgentProcess:
     async def _pass_on(self, lines: list[bytes | TooLong]) -> None:
         if lines:
             taken = trio.Event()
-            await self.session.tell(AgentHeard(self.incarnation, lines, taken))
+            await self.session.tell(AgentHeard(lines, taken))
             await taken.wait()
 
     async def _murmur(self, child: ChildProcess, murmured: trio.Event) -> None:
@@ -195,7 +200,7 @@ class AgentProcess:
     async def _call(self, method: str, params: Params) -> Head:
         answer: Reply[Head] = Reply()
         muted = str(params["sessionId"]) if method == "session/load" and isinstance(params, dict) else None
-        await self.session.tell(AgentCalled(self.incarnation, method, params, muted, answer))
+        await self.session.tell(AgentCalled(method, params, muted, answer))
         return await answer.wait()
 
 

@@ -23,12 +23,14 @@ __all__ = [
     "InvalidEnvelope",
     "Json",
     "Params",
+    "as_line",
     "decode",
     "error_response",
     "id_text",
     "notification",
     "replace_members",
     "request",
+    "text_of",
 ]
 
 Json: TypeAlias = Any
@@ -64,8 +66,7 @@ class Head(msgspec.Struct):
     @property
     def method_name(self) -> str:
         """The method; empty where there is none or it is no string."""
-        name = msgspec.json.decode(self.method) if isinstance(self.method, Raw) else ""
-        return name if isinstance(name, str) else ""
+        return text_of(self.method) or ""
 
     def member(self, of: str, name: str) -> Json:
         """A member of `params` or `result`, None where there is none."""
@@ -103,6 +104,10 @@ def decode(text: bytes) -> Head:
         raise InvalidEnvelope(str(error)) from None
 
 
+MENDED_LIMIT = 1 << 20
+"""Bytes of the longest text that is mended: each escape costs a microsecond, and meanwhile nothing else runs."""
+
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"  # a surrogate pair
     rb"|(?P<lone>\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
@@ -117,7 +122,22 @@ def _mended(text: bytes) -> bytes:
     JavaScript writes a string that was cut inside a pair with a lone `\\ud83d`: legal JSON that msgspec refuses. Agents
     cut tool output anywhere, and their answer must not be lost for it.
     """
+    if len(text) > MENDED_LIMIT or not _HALF.search(text):
+        return text
     return _ESCAPE.sub(lambda escape: rb"\ufffd" if escape["lone"] else escape[0], text)
+
+
+def text_of(raw: Raw | UnsetType | None) -> str | None:
+    """The string that a member is; None where it is absent or anything else."""
+    try:
+        return msgspec.json.decode(raw, type=str) if isinstance(raw, Raw) else None
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def as_line(text: bytes) -> bytes:
+    """A client's envelope as one line: a line feed would end it on the agent's stdin, any other blank will do."""
+    return text.replace(b"\n", b" ").replace(b"\r", b" ").strip()
 
 
 def id_text(raw: Raw) -> bytes:

@@ -162,13 +162,13 @@ class AgentUnavailable(Refusal):
 
 
 class AgentBusy(Refusal):
-    """The agent does not read what it is sent."""
+    """The agent does not read what it is sent, or does not answer."""
 
     name = "agent_busy"
     retry_after = 1.0
 
     def __init__(self) -> None:
-        super().__init__("the agent does not read its input: too much is waiting for it")
+        super().__init__("the agent does not keep up: too much is waiting for it")
 
 
 class JournalUnavailable(Refusal):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from msgspec import Raw, UnsetType
 
 from .envelope import id_text
+from .errors import AgentBusy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from .envelope import Head
 
 __all__ = ["Call", "InFlight", "Questions", "Waiting"]
+
+LIMIT = 1024
+"""Requests, and questions, without an answer: far above what clients and agents have open."""
 
 ANSWERED_REMEMBERED = 256
 """Settled questions whose late answers are recognised, so that they do not reach the agent."""
@@ -61,9 +65,15 @@ class Call:
 class InFlight:
     """The requests under way, by the id that the agent knows."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: str) -> None:
         self._entries: dict[bytes, Waiting | Call] = {}
+        self._run = run.encode()
         self._numbers = 0
+
+    def check(self) -> None:
+        """Raises `AgentBusy` if there are too many."""
+        if len(self._entries) >= LIMIT:
+            raise AgentBusy
 
     def id_for(self, own_id: Raw) -> Raw:
         """The id to send a request with."""
@@ -73,16 +83,19 @@ class InFlight:
     def new_id(self) -> Raw:
         while True:
             self._numbers += 1
-            id = Raw(b'"sandbox-agent:%d"' % self._numbers)
+            id = Raw(b'"sandbox-agent:%b:%d"' % (self._run, self._numbers))
             if id_text(id) not in self._entries:  # a client may count like this, too
                 return id
 
     def add(self, id: Raw, entry: Waiting | Call) -> None:
         self._entries[id_text(id)] = entry
 
-    def pop(self, id: Raw) -> Waiting | Call | None:
+    def get(self, id: Raw) -> Waiting | Call | None:
         """What an answer is for; None where nobody asked."""
-        return self._entries.pop(id_text(id), None)
+        return self._entries.get(id_text(id))
+
+    def discard(self, id: Raw) -> None:
+        self._entries.pop(id_text(id), None)
 
     def clear(self) -> Iterator[Waiting]:
         """Take all out; yields the clients' requests, in the order they were made."""
@@ -100,6 +113,8 @@ class Questions:
     def add(self, id: Raw, method: str) -> None:
         text = id_text(id)
         self._open[text] = (Raw(bytes(id)), method)
+        if len(self._open) > LIMIT:  # nobody answers: the oldest is as good as forgotten
+            del self._open[next(iter(self._open))]
         if text in self._settled:
             self._settled.remove(text)
 

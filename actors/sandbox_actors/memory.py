@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from .envelope import text_of
+
 if TYPE_CHECKING:
     from .envelope import Head, Json
 
@@ -60,6 +62,11 @@ class Memory(msgspec.Struct):
     turns: list[Turn] = []
     running: bool = False
 
+    @staticmethod
+    def wants(method: str) -> bool:
+        """Whether there is anything to learn from a request of this method, so that its params must be kept."""
+        return method == "initialize" or method in OPENING or method in CLOSING
+
     @classmethod
     def load(cls, text: bytes) -> Memory:
         try:
@@ -78,11 +85,13 @@ class Memory(msgspec.Struct):
         if method == "initialize" and isinstance(params, Raw):
             self.initialize = Raw(bytes(params))
             return True
+        if not self.wants(method):
+            return False
         given = _members(params)
         if method in OPENING:
             id: Json = answer.member("result", "sessionId") if method in ("session/new", "session/fork") else None
             if not isinstance(id, str):
-                id = _text(given.get("sessionId"))
+                id = text_of(given.get("sessionId"))
             if id is None:
                 return False
             given.pop("sessionId", None)
@@ -92,9 +101,7 @@ class Memory(msgspec.Struct):
             while len(self.sessions) > REMEMBERED:
                 del self.sessions[next(iter(self.sessions))]
             return True
-        if method in CLOSING:
-            return self.sessions.pop(_text(given.get("sessionId")) or "", None) is not None
-        return False
+        return self.sessions.pop(text_of(given.get("sessionId")) or "", None) is not None
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -109,8 +116,3 @@ def _members(params: Raw | UnsetType) -> dict[str, Raw]:
         return {}
     # Copies: a Raw out of a decoder keeps the whole message alive that it was cut from.
     return {name: Raw(bytes(value)) for name, value in members.items()}
-
-
-def _text(raw: Raw | None) -> str | None:
-    value = None if raw is None else msgspec.json.decode(raw)
-    return value if isinstance(value, str) else None

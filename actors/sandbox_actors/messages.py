@@ -73,7 +73,6 @@ class AgentUp:
 class AgentHeard:
     """The agent has written some lines; `taken` is set when they have been dealt with."""
 
-    incarnation: int
     lines: list[bytes | TooLong]
     taken: trio.Event
 
@@ -86,7 +85,6 @@ class AgentCalled:
       muted: an ACP session whose updates are not recorded before the answer has come: they are a replay.
     """
 
-    incarnation: int
     method: str
     params: Params
     muted: str | None

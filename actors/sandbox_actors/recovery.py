@@ -29,8 +29,11 @@ Fidelity = Literal["resumed", "loaded", "new", "lost"]
 INITIALIZE_WITHIN = 60.0
 """Seconds for the answer to `initialize`: the slowest real agent took 6."""
 
-SESSION_WITHIN = 120.0
+SESSION_WITHIN = 30.0
 """Seconds for one ACP session on one rung: a long conversation takes its time to load."""
+
+SESSIONS_WITHIN = 120.0
+"""Seconds for all ACP sessions together: clients wait meanwhile."""
 
 
 class RecoveryFailed(Exception):
@@ -62,7 +65,7 @@ class _SessionCapabilities(msgspec.Struct):
 
 class _Capabilities(msgspec.Struct, rename="camel"):
     load_session: bool = False
-    session_capabilities: _SessionCapabilities = msgspec.field(default_factory=_SessionCapabilities)
+    session_capabilities: _SessionCapabilities | None = None
 
 
 class _Initialized(msgspec.Struct):
@@ -86,12 +89,17 @@ async def recover(memory: Memory, call: CallAgent) -> tuple[Recovered, ...]:
         offered = msgspec.json.decode(answer.result, type=_Initialized).capabilities
     except msgspec.MsgspecError:
         offered = _Capabilities()
-    return tuple([await _reopen(id, known, offered, call) for id, known in list(memory.sessions.items())])
+    recovered = {id: Recovered(id, known.agent_id, "lost") for id, known in memory.sessions.items()}
+    with trio.move_on_after(SESSIONS_WITHIN):
+        # The newest first: it is the likeliest to be waited for.
+        for id, known in reversed(list(memory.sessions.items())):
+            recovered[id] = await _reopen(id, known, offered, call)
+    return tuple(recovered.values())
 
 
 async def _reopen(id: str, known: AcpSession, offered: _Capabilities, call: CallAgent) -> Recovered:
     rungs: list[tuple[str, Fidelity]] = []
-    if offered.session_capabilities.resume is not None:
+    if offered.session_capabilities is not None and offered.session_capabilities.resume not in (None, False):
         rungs.append(("session/resume", "resumed"))
     if offered.load_session:
         rungs.append(("session/load", "loaded"))

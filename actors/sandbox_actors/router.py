@@ -55,11 +55,15 @@ class Routed:
 
 
 class Router:
-    """See the module."""
+    """See the module.
 
-    def __init__(self, memory: Memory) -> None:
+    Args:
+      run: distinguishes the ids that are made here from those of earlier runs of the daemon.
+    """
+
+    def __init__(self, memory: Memory, run: str) -> None:
         self._memory = memory
-        self._in_flight = InFlight()
+        self._in_flight = InFlight(run)
         self._questions = Questions()
         self._muted: set[str] = set()
         self._agent_ids: dict[str, str] = {}
@@ -69,10 +73,15 @@ class Router:
     # -- from clients to the agent
 
     def ask(self, envelope: bytes, head: Head, own_id: Raw) -> tuple[Waiting, bytes]:
-        """Register a client's request; gives the envelope with the id that the agent will know it by."""
+        """Register a client's request; gives the envelope with the id that the agent will know it by.
+
+        Raises:
+          AgentBusy: too many wait for an answer.
+        """
+        self._in_flight.check()
         method = head.method_name
         session_id = head.member("params", "sessionId")
-        params = head.params if isinstance(head.params, Raw) and method != "session/prompt" else UNSET
+        params = head.params if self._memory.wants(method) else UNSET
         waiting = Waiting(
             id=self._in_flight.id_for(own_id),
             own_id=Raw(bytes(own_id)),
@@ -131,7 +140,7 @@ class Router:
         if head.method is not UNSET:
             self._questions.add(head.id, head.method_name)
         else:
-            entry = self._in_flight.pop(head.id)
+            entry = self._in_flight.get(head.id)
         if isinstance(entry, Call):
             self._muted.discard(entry.muted or "")
             entry.answer.settle(head)
@@ -139,6 +148,8 @@ class Router:
             routed.learned |= self._end_turn(entry) | self._memory.learn(entry.method, entry.params, decode(envelope))
             own = envelope if entry.has_own_id else replace_members(envelope, {"id": entry.own_id})
             routed.answers.append((entry.answer, own))
+        if entry is not None:
+            self._in_flight.discard(head.id)  # only now: had this failed, whoever waits would still be known
         routed.add(DAEMON if isinstance(entry, Call) else AGENT, envelope)
 
     def _end_turn(self, waiting: Waiting) -> bool:

@@ -15,7 +15,6 @@ and the agent's outbox refuses when it is full. So one client, one agent or one 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, assert_never
 
 import structlog
@@ -29,15 +28,13 @@ from sandbox_supervisor import (
     Node,
     Reply,
     RestartLimitReached,
-    RestartPolicy,
     SpawnFailed,
-    StopLadder,
     drain,
     supervise,
 )
 
 from . import notices
-from .agent import AgentProcess
+from .agent import AgentCrashed, AgentProcess
 from .envelope import Head, error_response
 from .errors import (
     AgentBusy,
@@ -45,6 +42,7 @@ from .errors import (
     AgentStartFailed,
     AgentUnavailable,
     JournalUnavailable,
+    Overloaded,
     Refusal,
     SessionClosed,
 )
@@ -62,18 +60,18 @@ from .messages import (
     Message,
     Say,
 )
+from .outbox import BYTES_LIMIT
 from .router import CLIENT, DAEMON, NOTICE, Routed, Router
 
 if TYPE_CHECKING:
     from msgspec import Raw
 
-    from sandbox_supervisor import Reaper
-
-    from .journal import Journal, SessionLog
+    from .journal import SessionLog
     from .launch import Catalog
     from .outbox import Outbox
+    from .setting import Setting
 
-__all__ = ["Session", "Setting", "State"]
+__all__ = ["Session", "State"]
 
 log = structlog.get_logger()
 
@@ -84,24 +82,6 @@ MAILBOX_CAPACITY = 256
 
 HELD_LIMIT = 256
 """Envelopes that wait for an incarnation to have its sessions back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What all sessions of a daemon share.
-
-    Attributes:
-      owner, run: of the cookie that every process carries.
-      policy: how a crashed agent is restarted.
-      ladder: how an agent is stopped.
-    """
-
-    journal: Journal
-    owner: str
-    run: str
-    reaper: Reaper | None = None
-    policy: RestartPolicy = field(default_factory=RestartPolicy)
-    ladder: StopLadder = field(default_factory=StopLadder)
 
 
 class Session:
@@ -129,7 +109,8 @@ class Session:
         self._running = False
         self._outbox: Outbox | None = None
         self._held: list[tuple[Head, bytes]] = []
-        self._router = Router(self._memory)
+        self._held_bytes = 0
+        self._router = Router(self._memory, setting.run)
         self._restart_at = math.inf
         self._first = log.row.incarnation + 1
         node.mailbox_depth = lambda: self._mailbox.depth
@@ -179,7 +160,6 @@ class Session:
     async def _incarnation(self, number: int) -> None:
         if self._state == "closed":
             return
-        self.log.row.incarnation = number
         self._running = True
         self._stop = trio.Event()
         process = AgentProcess(
@@ -199,7 +179,7 @@ class Session:
         except Exception as error:
             if isinstance(error, SpawnFailed):
                 self.started.refuse(AgentStartFailed(str(error)))
-            reason = str(error) if process.status is None else None
+            reason = str(error) if process.status is None or not isinstance(error, AgentCrashed) else None
             await self.ref.tell(AgentDown(number, process.status, process.last_stderr, reason, crashed=True))
             raise
         reason = "stopped" if self._stop.is_set() else None
@@ -273,8 +253,10 @@ class Session:
     def _say(self, envelope: bytes, head: Head) -> Accepted:
         if (own_id := head.request_id) is not None:
             return self._ask_agent(envelope, head, own_id)
-        if self._state in ("starting", "ready") and not self._router.too_late(head):
+        if self._state in ("starting", "ready"):
             self._check_room()
+            if self._router.too_late(head):
+                return Accepted()
             self._record(Routed([CLIENT], [envelope]))
             self._send(head, envelope)
         # Without an agent there is nobody to be told or answered; what it had asked was settled when it went.
@@ -310,18 +292,23 @@ class Session:
     def _check_room(self) -> None:
         if self._outbox is not None:
             self._outbox.check()
-        if len(self._held) >= HELD_LIMIT:
+        if len(self._held) >= HELD_LIMIT or self._held_bytes >= BYTES_LIMIT:
             raise AgentBusy
+        if self._journal.pending_bytes >= BYTES_LIMIT:
+            raise Overloaded
 
     def _send(self, head: Head, envelope: bytes) -> None:
-        if self._state == "starting":
+        # Answers pass: an agent may ask while it loads a session, and waits for them.
+        if self._state == "starting" and not (head.is_response and self._outbox is not None):
             self._held.append((head, envelope))
+            self._held_bytes += len(envelope)
         elif self._outbox is not None:
             self._outbox.put(self._router.for_agent(envelope, head))
 
     # what becomes of the agent
 
     def _up(self, message: AgentUp) -> None:
+        self.log.row.incarnation = message.incarnation
         self.node.details["pid"] = message.pid
         self._outbox = message.outbox
         self._memory.running = True
@@ -348,11 +335,12 @@ class Session:
             told = [notices.session_recovered(recovered, message.incarnation) for recovered in message.recovered]
             self._tell_clients([*told, notices.agent_restarted(message.incarnation)])
         self._enter("ready")
-        held, self._held = self._held, []
+        held, self._held, self._held_bytes = self._held, [], 0
         for head, envelope in held:
             self._send(head, envelope)
 
     def _down(self, message: AgentDown) -> None:
+        self.log.row.incarnation = message.incarnation
         refusal: Refusal = AgentProcessExited(message.status, message.stderr)
         if self._state == "closed":
             refusal = SessionClosed()
@@ -363,6 +351,7 @@ class Session:
         self._record(routed)
         self._outbox = None
         self._held.clear()
+        self._held_bytes = 0
         self._running = False
         self.node.details.pop("pid", None)
         if self._state == "closed":
@@ -379,6 +368,7 @@ class Session:
         self._enter("closed")
         self._stop.set()
         if not self._running:
+            self.started.refuse(SessionClosed())
             self.closed.set()
 
     # -- the journal

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .journal import SessionLog
     from .launch import Catalog
-    from .session import Setting
+    from .setting import Setting
 
 __all__ = ["Sessions", "open_sessions"]
 
@@ -86,6 +86,8 @@ class Sessions:
                 existing = entry.session.log.row.agent
                 if agent is not None and agent != existing:
                     raise SessionConflict(id, existing, agent)
+                if entry.ended.is_set():  # a bug of ours ended it: its log is there, and so it can go on
+                    return self._restored(entry.session.log)
                 return entry.session
             if agent is None:
                 raise AgentNotNamed(id)
@@ -108,7 +110,12 @@ class Sessions:
     def restore(self) -> None:
         """Bring back the sessions of an earlier daemon, their agents stopped; the next request wakes each."""
         for session_log in list(self._setting.journal.sessions.values()):
-            self._start(session_log).settle_past()
+            self._restored(session_log)
+
+    def _restored(self, session_log: SessionLog) -> Session:
+        session = self._start(session_log)
+        session.settle_past()
+        return session
 
     async def delete(self, id: str) -> None:
         """Stop the agent with all its tree, and forget the session. An id that is not there is fine."""

@@ -11,22 +11,21 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 import trio
+from msgspec import Raw
 from quart import Blueprint, Response, request, websocket
 
-from sandbox_actors.envelope import InvalidEnvelope, decode, error_response
+from sandbox_actors.envelope import InvalidEnvelope, as_line, decode, error_response
 from sandbox_actors.errors import Refusal, as_refusal
 from sandbox_actors.messages import Say
 from sandbox_supervisor import ActorError
 
 from .numbers import event_number
-from .problems import Problem
+from .problems import Problem, retry_after
 from .sockets import converse
 from .streams import server_sent_events
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from msgspec import Raw
 
     from sandbox_actors.journal import Journal
     from sandbox_actors.sessions import Sessions
@@ -43,6 +42,9 @@ after 300 s without a head, proxies after 30 to 60 s without a byte. JSON may be
 
 BLANK_EVERY = 10.0
 """Seconds between two blanks."""
+
+NO_ID = Raw(b"null")
+"""The id of the answer to a notification, which has none, that could not be passed on (JSON-RPC 2.0, section 5)."""
 
 GET_WAITS = 1.0
 """Seconds that a stream's request waits for its session: clients send it beside the POST that makes the session."""
@@ -78,8 +80,7 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
             raise Problem("unsupported_media_type", "content-type must be application/json")
         if not _accepts("application/json"):
             raise Problem("not_acceptable", "accept must allow application/json")
-        # A line feed ends an envelope on the agent's stdin; between tokens any blank will do instead.
-        envelope = bytes(await request.body).replace(b"\n", b" ").replace(b"\r", b" ").strip()
+        envelope = as_line(bytes(await request.body))
         try:
             head = decode(envelope)
         except InvalidEnvelope as error:
@@ -90,15 +91,12 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
         try:
             accepted = await session.ref.ask(Say(envelope, head))
         except ActorError as error:
-            if (id := head.request_id) is None:
-                return Response(b"", 202)
             refusal = as_refusal(error)
-            response = _json(error_response(id, refusal))
-            if refusal.retry_after is not None:
-                response.headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
+            response = _json(error_response(head.request_id or NO_ID, refusal))
+            response.headers.update(retry_after(refusal))
             return response
         if accepted.answer is None or head.request_id is None:
-            return Response(b"", 202)
+            return _empty(202)
         return await _answered(accepted.answer, head.request_id, config.request_timeout)
 
     @routes.get("/v1/acp/<server_id>")
@@ -119,7 +117,7 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
     @routes.delete("/v1/acp/<server_id>")
     async def delete(server_id: str) -> Response:
         await sessions.delete(_id(server_id))
-        return Response(b"", 204)
+        return _empty(204)
 
     @routes.websocket("/v1/acp/<server_id>")
     async def socket(server_id: str) -> Response | None:
@@ -131,6 +129,12 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
         return None
 
     return routes
+
+
+def _empty(status: int) -> Response:
+    response = Response(b"", status)
+    del response.headers["Content-Type"]
+    return response
 
 
 def _json(body: bytes | AsyncIterator[bytes]) -> Response:

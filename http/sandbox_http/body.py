@@ -23,6 +23,10 @@ DISCARD_WITHIN = 2.0
 """Seconds for which the rest of a body that is too large is read and dropped."""
 
 
+STALLED_AFTER = 30.0
+"""Seconds without a byte after which a body is given up: its sender is gone, and holds memory and a connection."""
+
+
 class BodyLimit:
     """ASGI middleware between the guard and Quart."""
 
@@ -35,28 +39,27 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         parts: list[bytes] = []
-        size = 0
+        read, size = 0, _declared(scope)
         more = True
         while more and size <= self._limit:
-            message = await receive()
+            message: AsgiMessage = None
+            with trio.move_on_after(STALLED_AFTER):
+                message = await receive()
+            if message is None:
+                await _refuse(scope, send, _stalled())
+                return
             if message["type"] == "http.disconnect":
                 return
             parts.append(message.get("body", b""))
-            size += len(parts[-1])
+            read += len(parts[-1])
+            size = max(size, read)
             more = message.get("more_body", False)
         if size > self._limit:
             parts.clear()
             with trio.move_on_after(DISCARD_WITHIN):
                 while more:
                     more = (await receive()).get("more_body", False)
-            problem = Problem(
-                "invalid_request",
-                f"the body is larger than {self._limit} bytes; raise --max-body, or send less",
-                status=413,
-                title="Payload Too Large",
-            )
-            # The connection may hold the rest of the body: it is of no further use.
-            await answer(scope, send, problem.status, [PROBLEM_TYPE, (b"connection", b"close")], problem.body)
+            await _refuse(scope, send, _too_large(self._limit))
             return
         body: AsgiMessage | None = {"type": "http.request", "body": b"".join(parts), "more_body": False}
         parts.clear()
@@ -69,3 +72,29 @@ class BodyLimit:
             return await receive()
 
         await self._app(scope, whole, send)
+
+
+async def _refuse(scope: Scope, send: Send, problem: Problem) -> None:
+    # The connection may hold the rest of the body: it is of no further use.
+    await answer(scope, send, problem.status, [PROBLEM_TYPE, (b"connection", b"close")], problem.body)
+
+
+def _declared(scope: Scope) -> int:
+    """The length that the client says the body has; 0 where it does not say."""
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            return int(value)
+    return 0
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(
+        "invalid_request",
+        f"the body is larger than {limit} bytes; raise --max-body, or send less",
+        status=413,
+        title="Payload Too Large",
+    )
+
+
+def _stalled() -> Problem:
+    return Problem("timeout", f"nothing of the body came for {STALLED_AFTER:g} s", status=408, title="Request Timeout")

@@ -13,26 +13,30 @@ import os
 import re
 import secrets
 import signal
+import sqlite3
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
-from sandbox_actors.journal import open_journal
+from sandbox_actors.journal import UnknownVersion, open_journal
 from sandbox_actors.launch import BadAgentsFile, Catalog, read_agents_file
-from sandbox_actors.session import Setting
 from sandbox_actors.sessions import open_sessions
+from sandbox_actors.setting import Setting
 from sandbox_supervisor import Node, open_reaper, open_sentinel, sweep_in_thread
 
 from .app import create_app
 from .config import BadConfig
+from .logs import finish_logs
 from .serving import listen, serving
 from .streams import Streams
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator
     from pathlib import Path
+
+    from sandbox_actors.journal import Journal
 
     from .config import Config
 
@@ -91,9 +95,7 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
                 open_reaper() as reaper,
                 _swept(owner),
                 open_sentinel(owner, run, reaper=reaper),
-                open_journal(
-                    state_dir / "journal.db", retention=config.retention, synchronous=config.synchronous
-                ) as journal,
+                _journal(state_dir / "journal.db", config) as journal,
                 open_sessions(catalog, Setting(journal, owner, run, reaper, policy=config.restart), root) as sessions,
             ):
                 app = create_app(config, sessions, journal, streams, root)
@@ -128,6 +130,7 @@ async def _give_up(signals: AsyncIterator[int], grace: float) -> None:
         async for _ in signals:
             break
     log.error("shutdown takes too long: leaving at once")
+    finish_logs()
     os._exit(1)
 
 
@@ -136,6 +139,7 @@ def _locked(state_dir: Path) -> Generator[None]:
     """The state directory is ours alone. Raises `BadConfig` if another daemon has it."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        state_dir.chmod(0o700)  # also one that was there: prompts are private
         descriptor = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise BadConfig(f"cannot use the state directory {state_dir}: {error.strerror}") from None
@@ -149,6 +153,19 @@ def _locked(state_dir: Path) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@asynccontextmanager
+async def _journal(path: Path, config: Config) -> AsyncGenerator[Journal]:
+    opening = True
+    try:
+        async with open_journal(path, retention=config.retention, synchronous=config.synchronous) as journal:
+            opening = False
+            yield journal
+    except (UnknownVersion, OSError, sqlite3.OperationalError) as error:
+        if not opening:
+            raise
+        raise BadConfig(f"cannot open the journal: {error}; mend that, or give another --state-dir") from None
 
 
 @asynccontextmanager

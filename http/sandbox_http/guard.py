@@ -94,7 +94,7 @@ class Guard:
             log.error("request failed unexpectedly", path=scope["path"], exc_info=bugs)
         finally:
             log.log(
-                logging.DEBUG if status is None or status < 400 or status == 404 else logging.WARNING,
+                _level(status),
                 "request",
                 method=scope.get("method", "WEBSOCKET"),
                 path=scope["path"],  # never the query: it may hold secrets
@@ -162,6 +162,12 @@ async def answer(scope: Scope, send: Send, status: int, headers: Headers, body: 
     length = (b"content-length", str(len(body)).encode())
     await send({"type": f"{kind}.start", "status": status, "headers": [*headers, length]})
     await send({"type": f"{kind}.body", "body": body if scope.get("method") != "HEAD" else b""})
+
+
+def _level(status: int | None) -> int:
+    if status is None or status < 400 or status == 404:
+        return logging.DEBUG
+    return logging.INFO if status < 500 else logging.WARNING
 
 
 def _path(scope: Scope) -> str:

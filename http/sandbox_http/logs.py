@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import logging
 import re
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
+
+from .stderr import Stderr
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
-__all__ = ["set_up_logs"]
+__all__ = ["finish_logs", "set_up_logs"]
 
 SECRET_NAMES = re.compile(r"(?i)(^|_)(token|secret|password|authorization|cookie|api_?key)($|_)")
 UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters and those that change the direction of text: a client's id could forge log lines with them."""
+
+
+_stderr = Stderr()
+finish_logs = _stderr.finish
 
 
 def set_up_logs(level: str, *, as_json: bool) -> None:
@@ -39,7 +44,7 @@ def set_up_logs(level: str, *, as_json: bool) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _stderr)),
         cache_logger_on_first_use=True,
     )
 
@@ -49,6 +54,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     for name, value in event.items():
         if SECRET_NAMES.search(name) and isinstance(value, str):
             event[name] = "[redacted]"
-        elif isinstance(value, str) and name != "exception":
-            event[name] = UNSAFE.sub("\N{REPLACEMENT CHARACTER}", value)
+        elif isinstance(value, str):
+            lines = value.split("\n") if name == "exception" else [value]
+            event[name] = "\n".join(UNSAFE.sub("\N{REPLACEMENT CHARACTER}", line) for line in lines)
     return event

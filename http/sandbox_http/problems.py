@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from sandbox_actors.envelope import Json
 
-__all__ = ["HttpError", "Problem", "of_refusal"]
+__all__ = ["HttpError", "Problem", "endpoint_not_found", "of_refusal", "retry_after"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +118,14 @@ def endpoint_not_found() -> Problem:
     return problem
 
 
+def retry_after(refusal: Refusal) -> dict[str, str]:
+    """The header that tells when to try again; none where that makes no sense (RFC 9110, section 10.2.3)."""
+    return {} if refusal.retry_after is None else {"Retry-After": str(max(1, round(refusal.retry_after)))}
+
+
 def of_refusal(refusal: Refusal) -> Problem:
     """How a refusal of the domain is told where it is the answer to the HTTP request itself."""
-    headers: dict[str, str] = {}
     extra: dict[str, Json] = dict(refusal.details)
-    if refusal.retry_after is not None:
-        headers["Retry-After"] = str(max(1, round(refusal.retry_after)))
     match refusal:
         case SessionNotFound():
             extra["sessionId"] = refusal.id
@@ -131,4 +133,4 @@ def of_refusal(refusal: Refusal) -> Problem:
             extra["agent"] = refusal.agent
         case _:
             pass
-    return Problem(refusal.name, str(refusal), headers=headers, **extra)
+    return Problem(refusal.name, str(refusal), headers=retry_after(refusal), **extra)

@@ -19,7 +19,7 @@ import trio
 from msgspec import Raw
 from quart import websocket
 
-from sandbox_actors.envelope import InvalidEnvelope, decode, error_response, id_text, replace_members
+from sandbox_actors.envelope import InvalidEnvelope, as_line, decode, error_response, id_text, replace_members
 from sandbox_actors.errors import as_refusal
 from sandbox_actors.journal import Gap
 from sandbox_actors.messages import Say
@@ -89,7 +89,7 @@ class _Conversation:
                 self.refused_frame = True
                 self._cursor.close()
                 return
-            await self._hear(frame.encode().replace(b"\n", b" ").replace(b"\r", b" ").strip())
+            await self._hear(as_line(frame.encode(errors="surrogatepass")))
 
     async def _hear(self, envelope: bytes) -> None:
         try:
@@ -100,8 +100,7 @@ class _Conversation:
         try:
             accepted = await self._session.ref.ask(Say(envelope, head))
         except ActorError as error:
-            if (own_id := head.request_id) is not None:
-                await self.send(error_response(own_id, as_refusal(error)))
+            await self.send(error_response(head.request_id or Raw(b"null"), as_refusal(error)))
             return
         own_id = head.request_id
         if accepted.id is not None and own_id is not None and bytes(accepted.id) != bytes(own_id):

@@ -64,6 +64,3 @@ class CrashCount:
     @property
     def exceeded(self) -> bool:
         return len(self._times) > self.policy.intensity
-
-    def clear(self) -> None:
-        self._times.clear()

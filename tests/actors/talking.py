@@ -17,8 +17,8 @@ from sandbox_actors.envelope import decode
 from sandbox_actors.journal import Gap, Origin, open_journal
 from sandbox_actors.launch import Catalog, CustomAgent
 from sandbox_actors.messages import Say
-from sandbox_actors.session import Setting
 from sandbox_actors.sessions import open_sessions
+from sandbox_actors.setting import Setting
 from sandbox_supervisor import Node, RestartPolicy, StopLadder, pids
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from actors.reading import append, read, read_gap
-from sandbox_actors.journal import Gap, Retention, open_journal
+from sandbox_actors.journal import Gap, Retention, UnknownVersion, open_journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,13 +90,14 @@ async def test_damage_anywhere_that_keeps_a_journal_from_opening_is_put_aside(pa
     assert len(aside(path)) == 1
 
 
-async def test_a_journal_of_a_later_version_is_put_aside_and_not_overwritten(path: Path) -> None:
+async def test_a_journal_of_another_version_is_refused_and_not_touched(path: Path) -> None:
     await filled(path)
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA user_version=1000")
-    await filled(path)
-    (kept,) = aside(path)
-    with closing(sqlite3.connect(kept)) as other:
+    with pytest.raises(UnknownVersion, match="version 1000"):
+        await filled(path)
+    assert aside(path) == []
+    with closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT COUNT(*) FROM sessions").fetchone() == (1,)
 
 

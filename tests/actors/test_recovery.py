@@ -11,7 +11,14 @@ from msgspec import Raw
 
 from sandbox_actors.envelope import Head, decode
 from sandbox_actors.memory import AcpSession, Memory
-from sandbox_actors.recovery import INITIALIZE_WITHIN, SESSION_WITHIN, Recovered, RecoveryFailed, recover
+from sandbox_actors.recovery import (
+    INITIALIZE_WITHIN,
+    SESSION_WITHIN,
+    SESSIONS_WITHIN,
+    Recovered,
+    RecoveryFailed,
+    recover,
+)
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -101,12 +108,12 @@ async def test_a_session_that_cannot_be_opened_at_all_is_lost_and_says_so(answer
     assert await recover(remembered("s"), scripted) == (Recovered("s", "s", "lost"),)
 
 
-async def test_every_session_is_brought_back_for_itself_and_in_order() -> None:
+async def test_every_session_is_brought_back_for_itself_the_newest_first() -> None:
     memory = remembered("a", "b")
     memory.sessions["b"].agent_id = "b2"
     scripted = agent(ALL, resume={})
     assert await recover(memory, scripted) == (Recovered("a", "a", "resumed"), Recovered("b", "b2", "resumed"))
-    assert [params.get("sessionId") for _, params in scripted.asked] == [None, "a", "b2"]
+    assert [params.get("sessionId") for _, params in scripted.asked] == [None, "b2", "a"]
 
 
 async def test_initialize_without_an_answer_fails_in_bounded_time(autojump_clock: MockClock) -> None:
@@ -127,6 +134,21 @@ async def test_a_rung_without_an_answer_is_left_in_bounded_time(autojump_clock: 
     assert await recover(remembered("s"), scripted) == (Recovered("s", "t", "new"),)
     assert trio.current_time() - started == 2 * SESSION_WITHIN
     assert (await recover(remembered("s"), agent(NOTHING, new=SILENCE)))[0].fidelity == "lost"
+
+
+async def test_all_sessions_together_have_a_bound_and_the_rest_is_declared_lost(autojump_clock: MockClock) -> None:
+    started = trio.current_time()
+    recovered = await recover(remembered(*"abcdefgh"), agent(NOTHING, new=SILENCE))
+    assert {each.fidelity for each in recovered} == {"lost"}
+    assert [each.id for each in recovered] == list("abcdefgh")
+    assert trio.current_time() - started == SESSIONS_WITHIN
+
+
+async def test_capabilities_that_are_null_or_false_are_not_offered() -> None:
+    scripted = agent({"loadSession": True, "sessionCapabilities": None}, load={})
+    assert (await recover(remembered("s"), scripted))[0].fidelity == "loaded"
+    scripted = agent({"sessionCapabilities": {"resume": False}}, new={"sessionId": "t"})
+    assert (await recover(remembered("s"), scripted))[0].fidelity == "new"
 
 
 async def test_cancellation_passes_through(autojump_clock: MockClock) -> None:

@@ -156,7 +156,7 @@ async def test_a_bug_in_our_own_actor_ends_its_session_and_no_other(
         asked = await sick.say({"id": 7, "method": "keep", "params": {}})
         assert asked.answer is not None
         # No agent can make us say this; it stands for the bug that we do not know.
-        await sick.session.ref.tell(AgentHeard(1, cast("Any", [None]), trio.Event()))
+        await sick.session.ref.tell(AgentHeard(cast("Any", [None]), trio.Event()))
         with trio.fail_after(LIMIT):
             await sick.session.closed.wait()
             with pytest.raises(SessionClosed):
@@ -168,8 +168,9 @@ async def test_a_bug_in_our_own_actor_ends_its_session_and_no_other(
                 await trio.sleep(0.01)
         assert [node.name for node in house.node.snapshot().children] == ["well"]
         assert "session crashed" in capsys.readouterr().out
-        await house.sessions.delete("sick")
-        again, _ = await house.open("sick")
+        again, _ = await house.open("sick")  # the next request finds it back on its feet, with its log
+        assert again.session is not sick.session
+        assert again.session.log is sick.session.log
         assert len(await again.call("received")) == 1
 
 

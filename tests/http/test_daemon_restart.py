@@ -212,6 +212,26 @@ async def test_damaged_journal_is_put_aside_and_stale_readers_are_told(tmp_path:
             assert stale.events[1:] == await session.replay(stale.last)
 
 
+@pytest.mark.xfail(strict=True, reason="a reader never gets past a page that SQLite cannot read")
+async def test_one_damaged_page_hides_nothing_that_comes_behind_it(tmp_path: Path) -> None:
+    async with running(tmp_path) as daemon:
+        session = Session(daemon)
+        with trio.fail_after(60):
+            await session.open()
+            await session.prompt("/stream 20000 200")
+            last = await last_of(session)
+            whole = await session.replay(last)
+            await daemon.stop()
+            with (daemon.state_dir / "journal.db").open("r+b") as file:
+                file.seek(300 * 4096)
+                file.write(os.urandom(4096))
+            await daemon.start()
+            async with session.subscribed(0) as reader:
+                await reader.until(lambda event: event.id == last)
+        assert any(method_of(event) == "_sandboxagent/journal/gap" for event in reader.events)
+        assert reader.events[-1] == whole[-1]
+
+
 @pytest.mark.parametrize("option", [("--retention-events", "500"), ("--retention-bytes", "100000")], ids=str)
 async def test_what_retention_has_dropped_is_told_as_a_gap_with_its_range(
     tmp_path: Path, option: tuple[str, str]

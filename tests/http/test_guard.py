@@ -9,7 +9,6 @@ import pytest
 import trio
 
 from sandbox_http.config import BadConfig, Config, Cors
-from sandbox_http.daemon import open_daemon
 from support.serving import TOKEN, Local, routes, serving
 from support.wire import Answer, WebSocket, exchange
 
@@ -310,11 +309,3 @@ def test_what_would_not_be_safe_is_refused_before_anything_starts(tmp_path: Path
     assert "invalid cors method: G T" in check(cors=Cors(methods=("G T",)))
     assert "invalid cors header: x\r\ny: z" in check(cors=Cors(headers=("x\r\ny: z",)))
     assert check(cors=Cors(methods=("GET", "*"), headers=("x-y",))) == ""
-
-
-async def test_a_port_in_use_is_a_plain_error(tmp_path: Path) -> None:
-    async with serving(tmp_path) as daemon:
-        config = Config(data_dir=tmp_path / "other", port=daemon.port)
-        with pytest.raises(BadConfig, match=f"cannot listen on 127.0.0.1 port {daemon.port}: Address already in use"):
-            async with open_daemon(config):
-                pass

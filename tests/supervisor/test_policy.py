@@ -61,12 +61,3 @@ def test_the_count_is_that_of_the_crashes_within_the_period_before_the_last(time
     count = CrashCount(RestartPolicy(period=period))
     for number, now in enumerate(times):
         assert count.add(now) == sum(time > now - period for time in times[: number + 1])
-
-
-def test_a_cleared_count_begins_anew() -> None:
-    count = CrashCount(RestartPolicy(intensity=1))
-    count.add(1)
-    count.add(2)
-    count.clear()
-    assert not count.exceeded
-    assert count.add(3) == 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import h11
 import httpx
 import trio
-from trio_websocket import ConnectionClosed, connect_websocket, wrap_client_stream
+from trio_websocket import ConnectionClosed, connect_websocket
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -29,6 +29,7 @@ __all__ = [
     "Json",
     "Seen",
     "Session",
+    "StallingSocket",
     "Subscriber",
     "method_of",
     "numbers",
@@ -45,6 +46,7 @@ READ_SIZE = 256 << 10
 COMMENT = re.compile(rb"^:[^\n]*\n\n", re.MULTILINE)
 MARK = re.compile(rb'"text":"#(\d+)/\d+ ')
 PID = re.compile(rb'\\"pid\\": (\d+)')
+TEXT_FRAME = 1
 SEQ = re.compile(rb',"seq":(\d+)\}$')
 
 
@@ -101,6 +103,10 @@ class EventStream:
                 told = {name.decode(): value.decode() for name, value in event.headers}
                 yield cls(stream, http, event.status_code, told)
 
+    def hurry(self) -> None:
+        """Let a small receive buffer be a large one from now on."""
+        self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_SIZE)
+
     async def read(self) -> bytes | None:
         """The text of some more whole events, comments left out; None at the end of the stream.
 
@@ -135,6 +141,49 @@ def _parse(block: bytes) -> Seen:
     assert lines[0] == b"event: message", block[:200]
     data = lines[-1].removeprefix(b"data: ")
     return Seen(None if len(lines) == 2 else int(lines[1].removeprefix(b"id: ")), data)
+
+
+class StallingSocket:
+    """The reading half of a WebSocket (RFC 6455, 5.2), without a task that would read ahead of the test."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._rest = b""
+
+    def hurry(self) -> None:
+        """Let a small receive buffer be a large one from now on."""
+        self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, READ_SIZE)
+
+    async def read(self) -> list[Seen]:
+        """Some more events; what else comes is skipped.
+
+        Raises:
+          trio.BrokenResourceError: the connection was cut, or has ended.
+        """
+        events: list[Seen] = []
+        while not events:
+            data = await self._stream.receive_some(READ_SIZE)
+            if not data:
+                raise trio.BrokenResourceError("the connection has ended")
+            text, start = self._rest + data, 0
+            while (frame := _frame_at(text, start)) is not None:
+                opcode, payload, start = frame
+                if opcode == TEXT_FRAME:
+                    events.append(seen_in_frame(payload))
+            self._rest = text[start:]
+        return events
+
+
+def _frame_at(data: bytes, start: int) -> tuple[int, bytes, int] | None:
+    """The opcode and payload of the frame that begins there and where it ends; None if it is not whole yet."""
+    head, length = start + 2, data[start + 1] if start + 1 < len(data) else 0
+    if length in (126, 127):
+        head += 2 if length == 126 else 8
+        length = int.from_bytes(data[start + 2 : head], "big")
+    if head + length > len(data) or start + 2 > len(data) or head > len(data):
+        return None
+    assert data[start] & 0x80, "a message in fragments"
+    return data[start] & 0x0F, data[head : head + length], head + length
 
 
 class Subscriber:
@@ -281,20 +330,26 @@ class Session:
             nursery.cancel_scope.cancel()
 
     @asynccontextmanager
-    async def stalling_socket(self, after: int = 0, *, buffer: int) -> AsyncGenerator[WebSocketConnection]:
-        """A WebSocket that takes nothing off its socket unless the test reads messages."""
-        with _socket(buffer) as raw:
-            await raw.connect(("127.0.0.1", self.daemon.port))
-            async with trio.SocketStream(raw) as stream, trio.open_nursery() as nursery:
-                connection = await wrap_client_stream(
-                    nursery,
-                    stream,
-                    f"127.0.0.1:{self.daemon.port}",
-                    self.socket_path(after),
-                    extra_headers=self._socket_headers(),
-                )
-                yield connection
-                nursery.cancel_scope.cancel()
+    async def stalling_socket(self, after: int = 0, *, buffer: int) -> AsyncGenerator[StallingSocket]:
+        """A WebSocket that takes nothing off its connection unless the test reads."""
+        with _socket(buffer) as connection:
+            await connection.connect(("127.0.0.1", self.daemon.port))
+            async with trio.SocketStream(connection) as stream:
+                headers = {
+                    "Host": f"127.0.0.1:{self.daemon.port}",
+                    "Connection": "Upgrade",
+                    "Upgrade": "websocket",
+                    "Sec-WebSocket-Version": "13",
+                    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+                    **self.daemon.headers,
+                }
+                lines = [f"GET {self.socket_path(after)} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
+                await stream.send_all("\r\n".join([*lines, "", ""]).encode())
+                answer = b""
+                while not answer.endswith(b"\r\n\r\n"):  # byte by byte: what follows stays on the connection
+                    answer += await stream.receive_some(1)
+                assert answer.startswith(b"HTTP/1.1 101 "), answer
+                yield StallingSocket(stream)
 
     def socket_path(self, after: int) -> str:
         return f"/v1/acp/{self.server}?seq=true&after={after}"

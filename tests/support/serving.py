@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["TOKEN", "Local", "Resources", "Route", "routes", "script", "serving"]
+__all__ = ["TOKEN", "Local", "Resources", "Route", "quart_app", "routes", "script", "serving"]
 
 TOKEN = "t0ken-of-the-tests"
 
@@ -107,12 +107,18 @@ class Route:
         return re.sub("<[^>]*>", lambda _: parameter, self.template)
 
 
-def routes(data_dir: Path) -> list[Route]:
-    """Every route there is, read off the application: one that is added later is tested without being named."""
+def quart_app(data_dir: Path) -> Any:
+    """The application below its layers, of a daemon that does not run."""
     nothing = cast("Any", None)  # none of it is touched before a request comes
     app = cast("Any", create_app(Config(data_dir=data_dir), nothing, nothing, nothing, nothing))
     while not hasattr(app, "url_map"):
         app = app._app
+    return app
+
+
+def routes(data_dir: Path) -> list[Route]:
+    """Every route there is, read off the application: one that is added later is tested without being named."""
+    app = quart_app(data_dir)
     methods: dict[tuple[str, bool], set[str]] = {}
     for rule in app.url_map.iter_rules():
         methods.setdefault((rule.rule, rule.websocket), set()).update(rule.methods)

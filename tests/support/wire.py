@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import h11
 import trio
-from wsproto.connection import Connection, ConnectionType
+from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class WebSocket:
                         if event.message_finished:
                             data, self._bytes = self._bytes, b""
                             return data
-                    case Ping():
+                    case Ping() if self._connection.state is ConnectionState.OPEN:
                         await self._stream.send_all(self._connection.send(event.response()))
                     case CloseConnection():
                         with suppress(trio.BrokenResourceError):

@@ -3,6 +3,17 @@
 from .journal import Journal, open_journal
 from .log import Cursor, SessionLog
 from .page import Event, Gap, Origin, Page
-from .store import Retention
+from .store import Retention, UnknownVersion
 
-__all__ = ["Cursor", "Event", "Gap", "Journal", "Origin", "Page", "Retention", "SessionLog", "open_journal"]
+__all__ = [
+    "Cursor",
+    "Event",
+    "Gap",
+    "Journal",
+    "Origin",
+    "Page",
+    "Retention",
+    "SessionLog",
+    "UnknownVersion",
+    "open_journal",
+]

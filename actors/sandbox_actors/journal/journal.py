@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from ..errors import JournalUnavailable
+from .housekeeping import Housekeeper
 from .log import RecentPages, SessionLog
 from .page import Page
 from .store import Retention, Store
@@ -45,9 +46,6 @@ PAGE_LIMIT = 128 << 10
 
 RETRY_AFTER = 1.0
 """Seconds between two tries to write to a disk that refused."""
-
-HOUSEKEEPING_EVERY = 60.0
-"""Seconds between two looks at the retention by age."""
 
 READERS = 4
 """Threads that read pages from the disk at once, so that one slow disk cannot take all of Trio's threads."""
@@ -86,7 +84,9 @@ class Journal:
 
     def __init__(self, store: Store, retention: Retention) -> None:
         self._store = store
-        self._retention = retention
+        self._housekeeper = Housekeeper(
+            retention, lambda run, done: self._submit(_Job(run, done)), lambda: self.trouble is not None
+        )
         self.epoch = store.epoch
         self.sessions = {row.id: SessionLog(self, row) for row in store.found}
         self.trouble: str | None = None
@@ -149,6 +149,7 @@ class Journal:
         if row is None:
             raise JournalUnavailable(self.trouble or "the disk refused")
         session = self.sessions[id] = SessionLog(self, row)
+        self._housekeeper.look(session)
         return session
 
     async def delete(self, session: SessionLog) -> None:
@@ -161,7 +162,7 @@ class Journal:
         # The job runs behind the batches before it, so that the head it keeps is the last number ever given.
         last = replace(session.row, head=session.next_seq - 1)
         await self._run(lambda store: store.delete(last), give_up=False)
-        self._collect()
+        self._housekeeper.collect(last.key, last.head + 1)
 
     def remember(self, session: SessionLog, memory: bytes) -> None:
         """Keep some bytes with the session: what a later incarnation must know. Written in order with its events."""
@@ -215,9 +216,7 @@ class Journal:
             self._room.unpark_all()
             for session, written in pages.items():
                 session.publish(written, self._recent)
-                session.appended_bytes += sum(len(page.body) for page in written)
-                session.appended_events += sum(len(page.origins) for page in written)
-                self._look_at_retention(session)
+                self._housekeeper.added(session, written)
             for job, result in zip(jobs, results, strict=True):
                 job.done(result)
             for item in taken:
@@ -249,48 +248,9 @@ class Journal:
                 self.trouble = None
                 return jobs, results
 
-    # -- retention
-
-    def _look_at_retention(self, session: SessionLog, *, now: bool = False) -> None:
-        if self._retention == Retention(None, None, None):
-            return
-        # Counting a log's pages is not free: look once for every eighth of a limit, and for every 4 MiB.
-        limit = self._retention
-        grown = session.appended_bytes >= (4 << 20 if limit.max_bytes is None else min(limit.max_bytes // 8, 4 << 20))
-        longer = limit.max_events is not None and session.appended_events >= limit.max_events // 8
-        if not (now or grown or longer):
-            return
-        session.appended_bytes = session.appended_events = 0
-        row = replace(session.row)
-
-        def trim(store: Store) -> int:
-            row.floor = store.floor(row, self._retention)
-            store.update(row)
-            return row.floor
-
-        def trimmed(floor: object) -> None:
-            assert isinstance(floor, int)
-            if floor > session.row.floor:
-                session.row.floor = floor
-                self._collect()
-
-        self._submit(_Job(trim, trimmed))
-
-    def _collect(self) -> None:
-        def collected(more: object) -> None:
-            if more:
-                self._collect()
-
-        self._submit(_Job(Store.collect, collected))
-
     async def keep_house(self) -> None:
-        """Apply the retention to what an earlier daemon left, and by age also to sessions that say nothing."""
-        while True:
-            for session in list(self.sessions.values()):
-                self._look_at_retention(session, now=True)
-            if self._retention.max_age is None:
-                break
-            await trio.sleep(HOUSEKEEPING_EVERY)
+        """Apply the retention to logs that say nothing, too."""
+        await self._housekeeper.run(lambda: list(self.sessions.values()))
 
     async def flush(self) -> None:
         """Wait until everything appended so far is on the disk."""
@@ -361,6 +321,10 @@ async def open_journal(
       retention: how much of the past is kept; by default 1 GiB a session.
       synchronous: `FULL`: an event that anybody has seen survives a power cut; `NORMAL`: only any crash of a process.
       flush_within: seconds for the last writes when the block ends; a disk that is full must not hold the end up.
+
+    Raises:
+      UnknownVersion: the file was written by another version of this program.
+      OSError, sqlite3.OperationalError: it cannot be opened.
     """
     open_store = partial(Store, path, synchronous=synchronous)
     try:

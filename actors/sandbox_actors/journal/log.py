@@ -63,8 +63,11 @@ class SessionLog:
         self.next_seq = row.head + 1
         self.recent: list[Page] = []
         self.recent_start = 0
-        self.appended_bytes = self.appended_events = 0  # since retention was last looked at
         self.closed = False
+        # For the housekeeper: events and bytes when it last counted or trimmed, and what was added since.
+        self.kept: tuple[int, int] | None = None
+        self.added_events = self.added_bytes = 0
+        self.trimming = False
         self._grown = trio.lowlevel.ParkingLot()
 
     @property
@@ -167,18 +170,20 @@ class Cursor:
         while not self._closed:
             # Events up to `next_seq - 1` are on their way to the disk; a cursor beyond them is of another journal.
             if self._stale or (self._position >= log.next_seq and not log.closed):
+                await trio.lowlevel.checkpoint()  # before anything changes: what is cancelled here was not read
                 gap = Gap(log.next_seq, log.next_seq - 1, "epoch" if self._stale else "ahead", log.floor)
                 self._stale = False
                 self._position = log.floor - 1
-                await trio.lowlevel.checkpoint()
                 return gap
             if self._position + 1 < log.floor:
+                await trio.lowlevel.checkpoint()
                 gap = Gap(self._position + 1, log.floor - 1, "retention", log.floor)
                 self._position = log.floor - 1
-                await trio.lowlevel.checkpoint()
                 return gap
             if self._position < log.head:
                 pages = await log.read(self._position)
+                if log.closed and pages and pages[-1].last >= log.next_seq:
+                    break  # deleted, and made again under its numbers while this read was under way
                 # Retention may have raised the floor while the disk was read: then what was asked for is gone.
                 if pages and pages[0].first <= self._position + 1:
                     pages[0] = pages[0].after(self._position)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Retention", "SessionRow", "Store"]
+__all__ = ["Retention", "SessionRow", "Store", "Trimmed", "UnknownVersion"]
 
 SCHEMA_VERSION = 1
 
@@ -90,6 +90,19 @@ class SessionRow:
     memory: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """A session after its floor was raised: the floor, and what is kept from there."""
+
+    floor: int
+    events: int
+    bytes: int
+
+
+class UnknownVersion(Exception):
+    """The file was written by another version of this program. It is not touched."""
+
+
 class Store:
     """The file, with one connection that writes and as many as needed that read.
 
@@ -104,7 +117,8 @@ class Store:
           synchronous: SQLite's word: `FULL` survives a power cut, `NORMAL` only the death of the process.
 
         Raises:
-          sqlite3.Error: the file is no journal or damaged, or cannot be opened.
+          UnknownVersion: see there.
+          sqlite3.Error, OSError: the file is no journal or damaged, or cannot be opened.
         """
         self._path = path
         # Prompts and answers are private: nobody else on the machine may read them.
@@ -121,7 +135,7 @@ class Store:
                 epoch = f"INSERT INTO meta VALUES ('epoch', '{secrets.token_hex(8)}');"
                 self._writer.executescript(f"BEGIN; {SCHEMA} {epoch} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
             elif version != SCHEMA_VERSION:
-                raise sqlite3.DatabaseError(f"journal of version {version}, this program reads {SCHEMA_VERSION}")
+                raise UnknownVersion(f"{path} has version {version}, this program reads version {SCHEMA_VERSION}")
             self.epoch: str = self._writer.execute("SELECT value FROM meta WHERE name='epoch'").fetchone()[0]
             self.found = list(self._rows("deleted=0"))
             self._writer.execute(f"PRAGMA busy_timeout={round(WRITE_WITHIN * 1000)}")
@@ -194,13 +208,14 @@ class Store:
 
     # -- retention
 
-    def floor(self, row: SessionRow, retention: Retention) -> int:
-        """The number of the first event that may stay."""
-        events, size = self._writer.execute(
-            "SELECT COALESCE(SUM(last - first + 1), 0), COALESCE(SUM(LENGTH(body)), 0)"
-            " FROM pages WHERE session=? AND last>=?",
-            (row.key, row.floor),
-        ).fetchone()
+    def trim(self, row: SessionRow, retention: Retention, known: tuple[int, int] | None) -> Trimmed:
+        """Raise a session's floor as far as the retention says.
+
+        Args:
+          row: the session; its newest page is kept.
+          known: how many events and bytes there are from its floor to its head; counted where that is None.
+        """
+        events, size = known or self._count(row)
         oldest = 0 if retention.max_age is None else int((time.time() - retention.max_age) * 1000)
         floor = row.floor
         pages = self._writer.execute(
@@ -216,14 +231,29 @@ class Store:
                 floor = last + 1
                 events -= last - first + 1
                 size -= length
-        return floor
+        if floor > row.floor:
+            self._writer.execute("UPDATE sessions SET floor=MAX(floor, ?) WHERE key=?", (floor, row.key))
+        return Trimmed(floor, events, size)
 
-    def collect(self) -> bool:
-        """Delete a slice of the pages below their session's floor; tell whether there may be more."""
+    def _count(self, row: SessionRow) -> tuple[int, int]:
+        events, size = self._writer.execute(
+            "SELECT COALESCE(SUM(last - first + 1), 0), COALESCE(SUM(LENGTH(body)), 0)"
+            " FROM pages WHERE session=? AND last>=? AND last<=?",
+            (row.key, row.floor, row.head),
+        ).fetchone()
+        return events, size
+
+    def garbage(self) -> list[tuple[int, int]]:
+        """The sessions with pages below their floor, with the floor."""
+        return self._writer.execute(
+            "SELECT key, floor FROM sessions WHERE EXISTS (SELECT 1 FROM pages WHERE session=key AND last<floor)"
+        ).fetchall()
+
+    def collect(self, session: int, floor: int) -> bool:
+        """Delete a slice of a session's pages below its floor; tell whether there may be more."""
         gone = self._writer.execute(
-            "DELETE FROM pages WHERE rowid IN"
-            " (SELECT pages.rowid FROM sessions JOIN pages ON session=key AND last<floor LIMIT ?)",
-            (GARBAGE_SLICE,),
+            "DELETE FROM pages WHERE rowid IN (SELECT rowid FROM pages WHERE session=? AND last<? LIMIT ?)",
+            (session, floor, GARBAGE_SLICE),
         ).rowcount
         if gone:
             self._writer.execute("PRAGMA incremental_vacuum(1024)").fetchall()
@@ -239,16 +269,19 @@ class Store:
             connection = self._connect()
         pages: list[Page] = []
         size = 0
-        rows = connection.execute(
-            "SELECT first, last, at_ms, incarnation, origins, body FROM pages WHERE session=? AND last>? ORDER BY last",
-            (session, after),
-        )
-        with closing(rows):
-            for row in rows:
-                page = Page(*row)
-                pages.append(page)
-                size += len(page.body)
-                if size >= limit:
-                    break
-        self._idle_readers.append(connection)
+        try:
+            rows = connection.execute(
+                "SELECT first, last, at_ms, incarnation, origins, body FROM pages"
+                " WHERE session=? AND last>? ORDER BY last",
+                (session, after),
+            )
+            with closing(rows):
+                for row in rows:
+                    page = Page(*row)
+                    pages.append(page)
+                    size += len(page.body)
+                    if size >= limit:
+                        break
+        finally:
+            self._idle_readers.append(connection)
         return pages

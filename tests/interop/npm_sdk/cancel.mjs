@@ -31,7 +31,7 @@ const { status } = await fetch(`${baseUrl}/v1/acp/${servers[0].serverId}`, {
 tell("by an own request", { status, ...(await ending) });
 
 const asked = new Promise((resolve) => session.onPermissionRequest(resolve));
-ending = prompt(session, "/permission");
+ending = prompt(session, "/permission\n/hang"); // the SDK answers and cancels at once, in either order
 const { id } = await asked;
 await client.destroySession(session.id);
 tell("while it asked", await ending);
