@@ -182,6 +182,9 @@ async def test_numbers_go_on_when_an_id_is_deleted_and_made_again(tmp_path: Path
             assert all(event.id is not None and event.id > fresh.last for event in third.events)
 
 
+# Too much waits for the agent, or, where the disk is slow, for the journal.
+REFUSALS = {"agent_busy", "overloaded"}
+
 FLOOD = """
 import os
 line = b'{"jsonrpc":"2.0","method":"session/update","params":{"flood":"%b"}}\\n' % (b"x" * 120)
@@ -202,7 +205,7 @@ async def test_agent_that_floods_and_never_reads_blocks_nobody(tmp_path: Path) -
         async def prompt() -> None:
             answer = await session.request("session/prompt", {"text": large}, "flood")
             answers.append(answer)
-            if refused(answer) == "agent_busy":
+            if refused(answer) in REFUSALS:
                 busy.set()
 
         with trio.fail_after(60):
@@ -220,7 +223,7 @@ async def test_agent_that_floods_and_never_reads_blocks_nobody(tmp_path: Path) -
                 began = time.monotonic()
                 assert await session.delete() == 204
                 seconds = time.monotonic() - began
-            assert {refused(answer) for answer in answers} == {"agent_busy", "session_closed"}
+            assert {refused(answer) for answer in answers} - REFUSALS == {"session_closed"}
             assert len(answers) == 10
             print(f"deleted in {seconds:.2f} s")
             assert seconds < DELETED_WITHIN
