@@ -212,7 +212,6 @@ async def test_damaged_journal_is_put_aside_and_stale_readers_are_told(tmp_path:
             assert stale.events[1:] == await session.replay(stale.last)
 
 
-@pytest.mark.xfail(strict=True, reason="a reader never gets past a page that SQLite cannot read")
 async def test_one_damaged_page_hides_nothing_that_comes_behind_it(tmp_path: Path) -> None:
     async with running(tmp_path) as daemon:
         session = Session(daemon)
@@ -229,7 +228,7 @@ async def test_one_damaged_page_hides_nothing_that_comes_behind_it(tmp_path: Pat
             async with session.subscribed(0) as reader:
                 await reader.until(lambda event: event.id == last)
         assert any(method_of(event) == "_sandboxagent/journal/gap" for event in reader.events)
-        assert reader.events[-1] == whole[-1]
+        assert whole[-1] in reader.events
 
 
 @pytest.mark.parametrize("option", [("--retention-events", "500"), ("--retention-bytes", "100000")], ids=str)
@@ -252,12 +251,18 @@ async def test_what_retention_has_dropped_is_told_as_a_gap_with_its_range(
                 assert params["reason"] == "retention"
                 assert params["from"] == after + 1
                 assert params["to"] == params["next"] - 1
-                assert rest[0].id == params["next"]
-                assert rest == visible(kept(daemon, session.server))
+                assert rest[0].id == params["next"], "the newest pages are full of updates"
+                in_file = kept(daemon, session.server)
+                assert rest == visible(in_file)
                 assert numbers(rest)[-1] == 60_000
                 streamed = numbers(rest)
                 assert streamed == list(range(streamed[0], 60_001))
-            print(f"{option}: {len(rest)} events kept")
+            # At least what was asked for, and at most a few pages more.
+            asked = int(option[1])
+            size = len(in_file) if "events" in option[0] else sum(len(event.envelope) for event in in_file)
+            page = 1_000 if "events" in option[0] else 128 << 10
+            assert asked <= size <= asked * 9 / 8 + 3 * page
+            print(f"{option}: {size} kept")
             # A reader without a number asks for what there is, and is told of no gap.
             async with session.subscribed() as fresh:
                 await fresh.until(lambda event: event.id == last)

@@ -29,6 +29,12 @@ QUICKLY = 2.0
 WITHIN = 40
 
 
+@pytest.fixture(autouse=True)
+def ordinary_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon's own stderr has a buffer, as it has for users: a thread that hangs in it must not hold up the end."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+
 @contextmanager
 def unread_log(home: Path) -> Iterator[int]:
     """Where the daemon of a home will write its log, a pipe instead of a file; gives the end that nobody reads."""

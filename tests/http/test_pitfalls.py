@@ -197,7 +197,8 @@ async def test_a_connection_may_make_as_many_requests_as_it_likes(tmp_path: Path
                     await stream.send_all(request_bytes("GET", "/v1/health") * at_once)
                     answers = b""
                     while answers.count(b'{"status":"ok"}') < at_once:
-                        assert (more := await stream.receive_some(1 << 16)), answers[-500:]
+                        more = await stream.receive_some(1 << 16)
+                        assert more, answers[-500:]
                         answers += more
                     assert b"connection:" not in answers.lower()
 

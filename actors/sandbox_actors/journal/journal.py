@@ -35,13 +35,13 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-PENDING_LIMIT = 1 << 20
+PENDING_LIMIT = 512 << 10
 """Bytes that may wait for the disk before appends wait, too. A commit of this size takes a few milliseconds."""
 
-RECENT_LIMIT = 4 << 20
+RECENT_LIMIT = 2 << 20
 """Bytes of the newest pages kept in memory, over all sessions."""
 
-PAGE_LIMIT = 128 << 10
+PAGE_LIMIT = 64 << 10
 """Bytes up to which the batches of one commit are joined to one page."""
 
 RETRY_AFTER = 1.0
@@ -233,6 +233,8 @@ class Journal:
                 # again. SQLite's other errors are bugs of ours.
                 if type(error) not in (sqlite3.OperationalError, sqlite3.DatabaseError):
                     raise
+                if type(error) is sqlite3.DatabaseError:
+                    self._store.distrust()
                 if self.trouble is None:
                     log.error("journal cannot write, sessions take no prompts", error=str(error))
                 self.trouble = trouble = str(error)

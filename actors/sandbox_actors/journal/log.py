@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from .page import Gap, Page
+from .store import DamagedPage
 
 if TYPE_CHECKING:
     from .journal import Journal
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Cursor", "RecentPages", "SessionLog"]
 
-READ_LIMIT = 256 << 10
-"""Bytes of envelopes that one read hands out: enough that a send costs little beside them, little enough that a reader
-that stops in the middle of a send holds no more than this."""
+READ_LIMIT = 64 << 10
+"""Bytes of envelopes that one read hands out, or one page: enough that a send costs little beside them. A reader that
+stops in the middle of a send holds a few times this much."""
 
 PAGE_OVERHEAD = 400
 """Bytes of Python objects beside the body, for the count of what the recent pages take."""
@@ -181,7 +182,12 @@ class Cursor:
                 self._position = log.floor - 1
                 return gap
             if self._position < log.head:
-                pages = await log.read(self._position)
+                try:
+                    pages = await log.read(self._position)
+                except DamagedPage as damaged:
+                    gap = Gap(self._position + 1, damaged.last, "damaged", damaged.last + 1)
+                    self._position = damaged.last
+                    return gap
                 if log.closed and pages and pages[-1].last >= log.next_seq:
                     break  # deleted, and made again under its numbers while this read was under way
                 # Retention may have raised the floor while the disk was read: then what was asked for is gone.

@@ -100,7 +100,7 @@ class Gap:
       first, last: the range of numbers that is gone; empty (`last < first`) where the cursor was ahead of the journal.
       reason: `retention`: they were there and have been dropped; `ahead`: the cursor names an event that this journal
         never had, so it stems from a journal that was lost or cut short; `epoch`: the cursor says itself that it stems
-        from another journal. Reading goes on at `next`.
+        from another journal; `damaged`: the disk does not give them back. Reading goes on at `next`.
       next: the number of the event that comes next.
     """
 

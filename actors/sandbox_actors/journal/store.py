@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["Retention", "SessionRow", "Store", "Trimmed", "UnknownVersion"]
+__all__ = ["DamagedPage", "Retention", "SessionRow", "Store", "Trimmed", "UnknownVersion"]
 
 SCHEMA_VERSION = 1
 
@@ -99,6 +99,14 @@ class Trimmed:
     bytes: int
 
 
+class DamagedPage(Exception):
+    """A page cannot be read. `last` is the number of its last event."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__(f"the page that ends with event {last} is damaged")
+        self.last = last
+
+
 class UnknownVersion(Exception):
     """The file was written by another version of this program. It is not touched."""
 
@@ -121,6 +129,7 @@ class Store:
           sqlite3.Error, OSError: the file is no journal or damaged, or cannot be opened.
         """
         self._path = path
+        self._suspect = path.with_name(path.name + ".suspect")
         # Prompts and answers are private: nobody else on the machine may read them.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._writer = self._connect()
@@ -136,6 +145,11 @@ class Store:
                 self._writer.executescript(f"BEGIN; {SCHEMA} {epoch} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
             elif version != SCHEMA_VERSION:
                 raise UnknownVersion(f"{path} has version {version}, this program reads version {SCHEMA_VERSION}")
+            if self._suspect.exists():
+                (sound,) = self._writer.execute("PRAGMA quick_check(1)").fetchone()
+                self._suspect.unlink()
+                if sound != "ok":
+                    raise sqlite3.DatabaseError(sound)
             self.epoch: str = self._writer.execute("SELECT value FROM meta WHERE name='epoch'").fetchone()[0]
             self.found = list(self._rows("deleted=0"))
             self._writer.execute(f"PRAGMA busy_timeout={round(WRITE_WITHIN * 1000)}")
@@ -153,6 +167,10 @@ class Store:
         for connection in (*self._idle_readers, self._writer):
             connection.close()
         self._idle_readers.clear()
+
+    def distrust(self) -> None:
+        """Have the file checked when it is opened next: it is damaged at a place that opening does not see."""
+        self._suspect.touch()
 
     # -- transactions of the writer
 
@@ -224,8 +242,9 @@ class Store:
         )
         with closing(pages):
             for first, last, at_ms, length in pages:
-                too_many = retention.max_events is not None and events > retention.max_events
-                too_big = retention.max_bytes is not None and size > retention.max_bytes
+                # Rounded up: a page goes only where the limit is still reached without it.
+                too_many = retention.max_events is not None and events - (last - first + 1) >= retention.max_events
+                too_big = retention.max_bytes is not None and size - length >= retention.max_bytes
                 if not (too_many or too_big or at_ms < oldest):
                     break
                 floor = last + 1
@@ -262,11 +281,13 @@ class Store:
     # -- reading, beside the writer
 
     def read(self, session: int, after: int, limit: int) -> list[Page]:
-        """The pages behind an event, oldest first, at least one where there is one, then up to `limit` bytes."""
-        try:
-            connection = self._idle_readers.pop()
-        except IndexError:
-            connection = self._connect()
+        """The pages behind an event, oldest first, at least one where there is one, then up to `limit` bytes.
+
+        Raises:
+          DamagedPage: the next page cannot be read.
+          sqlite3.Error: nothing can.
+        """
+        connection = self._idle_readers.pop() if self._idle_readers else self._connect()
         pages: list[Page] = []
         size = 0
         try:
@@ -282,6 +303,13 @@ class Store:
                     size += len(page.body)
                     if size >= limit:
                         break
+        except sqlite3.DatabaseError as error:
+            if type(error) is not sqlite3.DatabaseError:
+                raise
+            if not pages:
+                # The index alone tells where the page ends.
+                query = "SELECT last FROM pages WHERE session=? AND last>? ORDER BY last LIMIT 1"
+                raise DamagedPage(connection.execute(query, (session, after)).fetchone()[0]) from error
         finally:
             self._idle_readers.append(connection)
         return pages
