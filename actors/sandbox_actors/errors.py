@@ -178,9 +178,7 @@ class JournalUnavailable(Refusal):
     retry_after = 5.0
 
     def __init__(self, trouble: str) -> None:
-        super().__init__(
-            f"events cannot be written to disk ({trouble}); free some space, and try again"
-        )
+        super().__init__(f"events cannot be written to disk ({trouble}); free some space, and try again")
 
 
 class Overloaded(Refusal):

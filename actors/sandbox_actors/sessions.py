@@ -29,6 +29,9 @@ __all__ = ["Sessions", "open_sessions"]
 
 log = structlog.get_logger()
 
+DELETED_REMEMBERED = 1024
+"""Ids of deleted sessions that are kept, to tell a client's last words from a mistake."""
+
 
 @dataclass(slots=True, eq=False)
 class _Entry:
@@ -48,6 +51,7 @@ class Sessions:
         self._entries: dict[str, _Entry] = {}
         self._busy: dict[str, trio.Lock] = {}
         self._arrived = trio.lowlevel.ParkingLot()
+        self._deleted: dict[str, None] = {}
         self.closed = False
 
     def all(self) -> list[Session]:
@@ -60,6 +64,10 @@ class Sessions:
             return self._entries[id].session
         except KeyError:
             raise SessionNotFound(id) from None
+
+    def was_deleted(self, id: str) -> bool:
+        """Whether there was a session of this id, not long ago, and there is none now."""
+        return id in self._deleted and id not in self._entries
 
     async def wait_for(self, id: str, seconds: float) -> Session:
         """A session that is there, or is made within so many seconds. Raises `SessionNotFound` if it is not."""
@@ -152,6 +160,9 @@ class Sessions:
 
     async def _end(self, id: str) -> None:
         entry = self._entries.pop(id)
+        self._deleted[id] = None
+        while len(self._deleted) > DELETED_REMEMBERED:
+            del self._deleted[next(iter(self._deleted))]
         await _stop(entry)
         entry.scope.cancel()
         await entry.ended.wait()

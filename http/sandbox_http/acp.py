@@ -15,7 +15,7 @@ from msgspec import Raw
 from quart import Blueprint, Response, request, websocket
 
 from sandbox_actors.envelope import InvalidEnvelope, as_line, decode, error_response
-from sandbox_actors.errors import Refusal, as_refusal
+from sandbox_actors.errors import AgentNotNamed, Refusal, as_refusal
 from sandbox_actors.messages import Say
 from sandbox_supervisor import ActorError
 
@@ -25,7 +25,7 @@ from .sockets import converse
 from .streams import server_sent_events
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from sandbox_actors.journal import Journal
     from sandbox_actors.sessions import Sessions
@@ -87,7 +87,13 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
             if str(error) == "not a JSON object":
                 raise Problem("invalid_request", "request body must be a JSON-RPC object") from None
             raise Problem("invalid_request", f"invalid JSON body: {error}") from None
-        session = await sessions.obtain(server, request.args.get("agent"))
+        try:
+            session = await sessions.obtain(server, request.args.get("agent"))
+        except AgentNotNamed:
+            # Clients do not wait for what they notify or answer, so their DELETE may overtake the last of it.
+            if head.request_id is None and sessions.was_deleted(server):
+                return _empty(202)
+            raise
         try:
             accepted = await session.ref.ask(Say(envelope, head))
         except ActorError as error:
@@ -95,9 +101,16 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
             response = _json(error_response(head.request_id or NO_ID, refusal))
             response.headers.update(retry_after(refusal))
             return response
-        if accepted.answer is None or head.request_id is None:
+        answer, id = accepted.answer, head.request_id
+        if answer is None or id is None:
             return _empty(202)
-        return await _answered(accepted.answer, head.request_id, config.request_timeout)
+
+        async def told() -> bytes:
+            envelope = await _told(answer, id)
+            await streams.level(session.log)  # whoever has the answer shall have had the updates before it
+            return envelope
+
+        return await _answered(told, id, config.request_timeout)
 
     @routes.get("/v1/acp/<server_id>")
     async def events(server_id: str) -> Response:
@@ -141,20 +154,20 @@ def _json(body: bytes | AsyncIterator[bytes]) -> Response:
     return Response(body, content_type="application/json")
 
 
-async def _answered(answer: Reply[bytes], id: Raw, timeout: float | None) -> Response:
+async def _answered(told: Callable[[], Awaitable[bytes]], id: Raw, timeout: float | None) -> Response:
     deadline = trio.current_time() + (timeout if timeout is not None else float("inf"))
     with trio.move_on_at(min(deadline, trio.current_time() + HEAD_WITHIN)):
-        return _json(await _told(answer, id))
+        return _json(await told())
     if trio.current_time() >= deadline:
         return _json(_late(id))
 
     async def slowly() -> AsyncIterator[bytes]:
-        told: bytes | None = None
-        while told is None and trio.current_time() < deadline:
+        envelope: bytes | None = None
+        while envelope is None and trio.current_time() < deadline:
             yield b" "
             with trio.move_on_at(min(deadline, trio.current_time() + BLANK_EVERY)):
-                told = await _told(answer, id)
-        yield told if told is not None else _late(id)
+                envelope = await told()
+        yield envelope if envelope is not None else _late(id)
 
     response = _json(slowly())
     response.timeout = None

@@ -1,19 +1,23 @@
 """Stderr, written to by a thread: logging neither blocks nor fails.
 
 Whoever reads our stderr may stop reading, or go, and its disk may be full: then lines are dropped, and the daemon goes
-on. It is a daemon thread, because the end of the program must not wait for such a reader either.
+on. It is a daemon thread, and it writes past Python's `sys.stderr`, because the end of the program must not wait for
+such a reader either: the interpreter flushes that buffer last, waits for who holds its lock, and fails where it fails.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import queue
-import sys
 import threading
 import time
 from contextlib import suppress
 
 __all__ = ["Stderr"]
+
+STDERR = 2
+"""Its descriptor."""
 
 LINES_WAITING = 1000
 """Lines that may wait for whoever reads our stderr; the rest is dropped."""
@@ -50,7 +54,8 @@ class Stderr:
     def _write(self) -> None:
         while True:
             text = self._lines.get()
-            with suppress(OSError, ValueError):
-                sys.stderr.write(text)
-                sys.stderr.flush()
+            data = text.encode(errors="backslashreplace")
+            with suppress(OSError):
+                while data:
+                    data = data[os.write(STDERR, data) :]
             self._lines.task_done()

@@ -17,7 +17,7 @@ from sandbox_actors.journal import Gap, Origin, Page
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from sandbox_actors.journal import Cursor
+    from sandbox_actors.journal import Cursor, SessionLog
 
 __all__ = ["HEARTBEAT", "HIDDEN", "Streams", "gap_notice", "server_sent_events", "stopping_notice"]
 
@@ -32,6 +32,13 @@ HIDDEN = Origin.CLIENT.value + Origin.DAEMON.value
 CACHED_PAGE = 256 << 10
 """Bytes of the largest page whose frames are kept for the next subscriber."""
 
+LEVEL_WITHIN = 0.05
+"""Seconds that an answer waits for the streams of its session: a reader that has stalled must not hold it up."""
+
+
+LAGS = 200
+"""Events behind which a stream is not about to catch up."""
+
 
 class Streams:
     """All open streams, so that they can be told of the shutdown before they are cut."""
@@ -39,6 +46,8 @@ class Streams:
     def __init__(self) -> None:
         self._cursors: set[Cursor] = set()
         self.draining = False
+        self._sent: dict[Cursor, int] = {}
+        self._went = trio.lowlevel.ParkingLot()
 
     def add(self, cursor: Cursor) -> None:
         self._cursors.add(cursor)
@@ -47,6 +56,23 @@ class Streams:
 
     def remove(self, cursor: Cursor) -> None:
         self._cursors.discard(cursor)
+        self._sent.pop(cursor, None)
+        self._went.unpark_all()
+
+    def sent(self, cursor: Cursor) -> None:
+        """All that the cursor has handed out is on its way to the client."""
+        self._sent[cursor] = cursor.position
+        self._went.unpark_all()
+
+    async def level(self, log: SessionLog) -> None:
+        """Wait, not for long, until the event streams of a session have sent what it has by now.
+
+        A stream that lags is not waited for: its reader has stalled, or is reading the past.
+        """
+        head = log.head
+        with trio.move_on_after(LEVEL_WITHIN):
+            while any(head - LAGS <= sent < head for cursor, sent in self._sent.items() if cursor.log is log):
+                await self._went.park()
 
     def drain(self) -> None:
         """End every stream, now and from now on."""
@@ -73,6 +99,7 @@ async def server_sent_events(cursor: Cursor, streams: Streams, epoch: str) -> As
         # Hypercorn sends the head of a response together with the first piece of its body.
         yield HEARTBEAT_COMMENT
         while True:
+            streams.sent(cursor)
             read: list[Page] | Gap | None = None
             with trio.move_on_after(HEARTBEAT):
                 try:

@@ -40,6 +40,9 @@ _PR_GET_CHILD_SUBREAPER = 37
 # At 5 µs each, so that a flood of orphans holds the loop for a millisecond at most.
 _BATCH = 200
 
+# From the end of a child, as its owner learns of it, to its SIGCHLD: microseconds.
+_LAST_SIGNAL_SECONDS = 0.005
+
 
 class Reaper:
     """Buries orphans. Whoever spawns a child in a session of its own must do so inside `spawning` and `adopt` it."""
@@ -139,6 +142,10 @@ async def open_reaper() -> AsyncGenerator[Reaper, None]:
         reaper.look()
         yield reaper
     finally:
+        # The signal of a child that has just ended may be on its way, and Python complains on stderr of one that finds
+        # no handler of its own: "ignored due to race condition".
+        with trio.CancelScope(shield=True):
+            await trio.sleep(_LAST_SIGNAL_SECONDS)
         # None: a handler that Python did not install and cannot put back.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
         _set_subreaper(was_subreaper)

@@ -154,6 +154,10 @@ class Cursor:
         return self._position
 
     @property
+    def log(self) -> SessionLog:
+        return self._log
+
+    @property
     def behind(self) -> bool:
         """Whether there is more to read without waiting."""
         return self._position < self._log.head

@@ -1,7 +1,7 @@
 // Every way to end a turn that the package leaves: the SDK's own, an application's own request, and acp-http-client.
 
 import { AcpHttpClient } from "acp-http-client";
-import { baseUrl, connect, failure, listen, prompt, settled, tell, token, turn } from "./stage.mjs";
+import { baseUrl, connect, failure, listen, prompt, tell, token, turn } from "./stage.mjs";
 
 const client = await connect();
 const session = await client.createSession({ agent: "mock" });
@@ -36,7 +36,6 @@ const { id } = await asked;
 await client.destroySession(session.id);
 tell("while it asked", await ending);
 tell("too late", await failure(session.respondPermission(id, "once")));
-await settled();
 await client.dispose();
 
 let begun;

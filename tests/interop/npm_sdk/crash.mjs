@@ -1,6 +1,6 @@
 // The agent dies again and again; the client must not.
 
-import { connect, failure, listen, prompt, settled, state, tell, turn } from "./stage.mjs";
+import { connect, failure, listen, prompt, state, tell, turn } from "./stage.mjs";
 
 const client = await connect();
 const session = await client.createSession({ agent: "mock", mode: "plan" });
@@ -23,7 +23,6 @@ tell("crashed", await failure(prompt(session, "/stream 100\n/crash 3")));
 tell("refused", await failure(prompt(session, "/echo too early")));
 tell("bystander", await waiting);
 await bystander.respondPermission(permission.id, "once"); // to nobody: who asked is dead
-await settled();
 
 await ear.until(recovered(1));
 await other.until(recovered(1));

@@ -1,6 +1,6 @@
 // The server is stopped and started again while its client sits still. Headers are read anew with every request.
 
-import { baseUrl, connect, failure, listen, prompt, tell, token, told, turn } from "./stage.mjs";
+import { connect, failure, listen, prompt, tell, token, told, turn } from "./stage.mjs";
 
 const headers = { authorization: `Bearer ${token}` };
 const client = await connect({ token: undefined, headers });
@@ -10,7 +10,7 @@ await turn(session, ear, "/echo sunflower");
 const hanging = failure(prompt(session, "/stream 5\n/hang"));
 await ear.until(() => ear.numbers().length === 5);
 
-tell("ready", { baseUrl });
+tell("ready");
 headers.authorization = `Bearer ${(await told()).token}`;
 tell("stopped", await hanging);
 tell("remembers", await turn(session, ear, "/recite"));

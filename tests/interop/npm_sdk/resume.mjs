@@ -1,7 +1,7 @@
 // A session goes from client to client by what they share: the driver that keeps its events.
 
 import { InMemorySessionPersistDriver } from "sandbox-agent";
-import { connect, failure, listen, prompt, settled, tell, turn } from "./stage.mjs";
+import { connect, failure, listen, prompt, tell, turn } from "./stage.mjs";
 
 const persist = new InMemorySessionPersistDriver();
 const connected = () => connect({ persist });
@@ -33,5 +33,4 @@ tell("outlives", await turn(taken, thirdEar, "/stream 50"));
 await third.destroySession(id);
 const { items } = await persist.listEvents({ sessionId: id, limit: 1000 });
 tell("kept", { destroyed: (await persist.getSession(id)).destroyedAt !== undefined, events: items.length });
-await settled();
 await third.dispose();
