@@ -46,8 +46,11 @@ class InvalidEnvelope(ValueError):
     """The text is no JSON object. The message says why."""
 
 
-class Head(msgspec.Struct):
-    """What is read of an envelope; each member is its JSON text, or UNSET where the key is absent."""
+class Head(msgspec.Struct, gc=False):
+    """What is read of an envelope; each member is its JSON text, or UNSET where the key is absent.
+
+    It cannot be part of a cycle, so the garbage collector need not look at the one of every line.
+    """
 
     id: Raw | UnsetType = UNSET
     method: Raw | UnsetType = UNSET

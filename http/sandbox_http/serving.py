@@ -16,6 +16,7 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Event, RawData
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -38,6 +39,12 @@ PEER_TIMEOUT_MS = 30_000
 
 LARGEST_FRAME = 16 << 20
 """Bytes of a WebSocket message: Hypercorn buffers up to twenty of them a connection."""
+
+MESSAGE_TOO_BIG = b"\x88\x02\x03\xf1"
+"""A server's frame that closes a WebSocket with 1009 (RFC 6455, section 5.5.1), as nobody but Hypercorn sends it."""
+
+DISCARD_WITHIN = 2.0
+"""Seconds for which the rest of a message that is too large is read and dropped."""
 
 PING_EVERY = 15.0
 
@@ -140,6 +147,17 @@ class _Connection(TCPServer):
     async def _read_data(self) -> None:
         await super()._read_data()
         self._open.cancel()
+
+    async def protocol_send(self, event: Event) -> None:
+        await super().protocol_send(event)
+        if isinstance(event, RawData) and event.data == MESSAGE_TOO_BIG:
+            # Hypercorn would go on to keep what the client goes on to send, without any bound. This is its reader's
+            # task, so nobody else takes what is thrown away here, to let the client read why.
+            with trio.move_on_after(DISCARD_WITHIN), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await self.stream.send_eof()
+                while await self.stream.receive_some(1 << 16):
+                    pass
+            await self.stream.aclose()
 
 
 def _names(errors: BaseExceptionGroup[Exception]) -> str:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 import trio
 
+from sandbox_actors.journal import SessionLog
+from sandbox_actors.journal.store import SessionRow
 from sandbox_http.streams import HEARTBEAT, Streams, server_sent_events
 from support.clients import Session
 from support.serving import script, serving
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from sandbox_actors.journal import Cursor
+    from sandbox_actors.journal import Journal
     from support.clients import Json
     from support.serving import Local
 
@@ -71,11 +73,9 @@ async def test_an_event_is_three_lines_and_a_blank_one(tmp_path: Path) -> None:
 
 
 async def test_silence_is_broken_by_heartbeats(autojump_clock: MockClock) -> None:
-    class Silence:
-        async def __anext__(self) -> None:
-            await trio.sleep_forever()
-
-    stream = server_sent_events(cast("Cursor", Silence()), Streams(), "epoch")
+    row = SessionRow(key=1, id="s", agent="mock", created_ms=0, floor=1, head=0, incarnation=1, memory=b"")
+    silent = SessionLog(cast("Journal", None), row).cursor(0)  # it asks the journal for nothing, at the end of its log
+    stream = server_sent_events(silent, Streams(), "epoch")
     start = trio.current_time()
     async with aclosing(cast("AsyncGenerator[bytes]", stream)) as body:
         assert await anext(body) == HEARTBEAT_COMMENT

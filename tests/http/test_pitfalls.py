@@ -106,6 +106,23 @@ async def test_uploads_without_a_length_are_cut_at_the_limit_and_never_held_in_m
         assert highest - before < 24 * MEBIBYTE
 
 
+async def test_the_rest_of_a_message_that_is_too_large_is_not_held_in_memory(tmp_path: Path) -> None:
+    def fragment(opcode: int) -> bytes:
+        return bytes([opcode, 0xFF]) + MEBIBYTE.to_bytes(8) + b"\0\0\0\0" + b"x" * MEBIBYTE
+
+    async with serving(tmp_path, max_body=10_000) as daemon:
+        with trio.fail_after(WITHIN):
+            async with WebSocket.open(daemon.port, "/v1/acp/s?agent=mock") as client:
+                before, highest = resident(), 0
+                await client.send_raw(fragment(1))
+                more = fragment(0)
+                for _ in range(100):
+                    await client.send_raw(more)
+                    highest = max(highest, resident())
+                assert (await client.end()).code == 1009
+        assert highest - before < 24 * MEBIBYTE
+
+
 async def test_a_body_with_a_length_over_the_limit_is_answered_though_its_sender_still_sends(tmp_path: Path) -> None:
     async with serving(tmp_path, max_body=MEBIBYTE) as daemon:
         answer = await exchange(daemon.port, "POST", "/v1/acp/s", body=b"x" * 20 * MEBIBYTE)

@@ -7,18 +7,7 @@ import { SandboxAgent } from "sandbox-agent";
 export const baseUrl = process.env.SCENARIO_URL;
 export const token = process.env.SCENARIO_TOKEN;
 
-export const connect = (options = {}) => SandboxAgent.connect({ baseUrl, token, fetch: counted, ...options });
-
-const underWay = new Set();
-
-async function counted(...request) {
-  const response = fetch(...request);
-  underWay.add(response);
-  return response.finally(() => underWay.delete(response));
-}
-
-/** The SDK does not wait for what it notifies, so its DELETE may overtake that; this does wait. */
-export const settled = () => Promise.allSettled(underWay);
+export const connect = (options = {}) => SandboxAgent.connect({ baseUrl, token, ...options });
 
 /** One line to the test. */
 export function tell(what, facts = {}) {
