@@ -13,10 +13,11 @@ import pytest
 import trio
 
 from actors.reading import append, read
-from actors.talking import LIMIT, Client, prompt
+from actors.talking import LIMIT
 from sandbox_actors.agent import LAST_WORDS_WITHIN
 from sandbox_actors.errors import AgentBusy, JournalUnavailable, Overloaded
 from sandbox_actors.journal import Gap, Origin, Retention, open_journal
+from sandbox_actors.journal.journal import PENDING_LIMIT
 from sandbox_actors.journal.store import GARBAGE_SLICE
 from sandbox_actors.outbox import BYTES_LIMIT
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
-    from actors.talking import House, OpenHouse
+    from actors.talking import Client, House, OpenHouse
     from sandbox_actors.journal import Journal, SessionLog
 
 open_quickly = partial(open_journal, synchronous="NORMAL")
@@ -32,21 +33,23 @@ open_quickly = partial(open_journal, synchronous="NORMAL")
 LADDER = 0.6
 """Seconds of the house's ladder, for agents that end on a signal."""
 
+FLUSH_WITHIN = 3.0
+"""Seconds that the journal gives its last writes."""
+
 SLACK = 4.0
 """Seconds for one more try to write, which waits for the lock, and for a busy machine."""
 
-FLOOD = 560_000
-"""Bytes that an agent can write while the disk takes none, and not all of them are read: the request that asks for
-them takes its part of the 1 MiB that may wait for the disk, a read and the pipe hold 128 KiB more."""
+FLOOD = PENDING_LIMIT // 2 + 40_000
+"""Bytes that an agent can write while the disk takes none, and that are not all dealt with: the request that asks for
+them takes half of what may wait for the disk, a read in hand and the pipe hold 128 KiB more."""
 
 
 @contextmanager
-def refusing(path: Path) -> Generator[None]:
-    """Somebody else has the file locked, so that nothing can be written."""
+def refusing(path: Path) -> Generator[sqlite3.Connection]:
+    """Somebody else has the file locked, so that nothing can be written, until that one is closed."""
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
+        yield other
 
 
 async def trouble(journal: Journal) -> None:
@@ -73,11 +76,20 @@ async def test_an_agent_that_died_on_a_refusing_disk_does_not_hold_up_a_delete(
     async with open_house() as house:
         client, _ = await house.open()
         await client.call("received")
-        with refusing(path):
-            await flood_and_exit(house, client)
-            with trio.fail_after(LAST_WORDS_WITHIN + LADDER + SLACK):
-                await house.sessions.delete("s")
-            assert house.sessions.all() == []
+        deleted = trio.Event()
+
+        async def delete() -> None:
+            await house.sessions.delete("s")
+            deleted.set()
+
+        async with trio.open_nursery() as nursery:
+            with refusing(path):
+                await flood_and_exit(house, client)
+                nursery.start_soon(delete)  # a task of its own: it cannot be cancelled, only be let through
+                with trio.move_on_after(LAST_WORDS_WITHIN + LADDER + SLACK) as waiting:
+                    await deleted.wait()
+        assert not waiting.cancelled_caught
+        assert house.sessions.all() == []
         with trio.fail_after(LIMIT):
             again, _ = await house.open()
             assert len(await again.call("received")) == 1
@@ -86,16 +98,24 @@ async def test_an_agent_that_died_on_a_refusing_disk_does_not_hold_up_a_delete(
 async def test_an_agent_that_died_on_a_refusing_disk_does_not_hold_up_the_end(
     open_house: OpenHouse, path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flush_within = 3.0
+    within = LAST_WORDS_WITHIN + LADDER + FLUSH_WITHIN + SLACK
+
+    async def let_through(disk: sqlite3.Connection) -> None:
+        await trio.sleep(within)
+        disk.close()
+
     with ExitStack() as stack:
-        async with open_house() as house:
-            client, _ = await house.open()
-            await client.call("received")
-            head = client.session.log.head
-            stack.enter_context(refusing(path))
-            await flood_and_exit(house, client)
-            began = trio.current_time()
-        assert trio.current_time() - began < LAST_WORDS_WITHIN + LADDER + flush_within + SLACK
+        async with trio.open_nursery() as nursery:
+            async with open_house() as house:
+                client, _ = await house.open()
+                await client.call("received")
+                head = client.session.log.head
+                disk = stack.enter_context(refusing(path))
+                await flood_and_exit(house, client)
+                began = trio.current_time()
+                nursery.start_soon(let_through, disk)
+            assert trio.current_time() - began < within
+            nursery.cancel_scope.cancel()
     assert "could not write its last events" in capsys.readouterr().out
     async with open_quickly(path) as journal:
         events = await read(journal.sessions["s"])
@@ -163,18 +183,6 @@ async def test_a_refusing_disk_refuses_work_bounds_what_waits_and_loses_nothing(
             assert {event.origin for event in events} == {Origin.CLIENT, Origin.AGENT}
             await client.say({"method": "note", "params": {"n": sent, "text": ""}})
             await house.open("new")
-
-
-async def test_a_prompt_that_was_taken_before_the_disk_refused_is_answered_when_it_writes_again(
-    open_house: OpenHouse, path: Path
-) -> None:
-    async with open_house() as house:
-        client, _ = await house.open(agent="mock")
-        session_id = (await client.call("session/new", cwd="/", mcpServers=[]))["sessionId"]
-        with refusing(path):
-            answer = await client.start("session/prompt", **prompt(session_id, "/stream 2000"))
-            await trouble(house.journal)
-        assert (await answer())["result"]["stopReason"] == "end_turn"
 
 
 # -- logs
@@ -258,9 +266,10 @@ async def test_what_is_kept_is_known_without_counting_again(path: Path, seed: in
                     ).fetchone()
                 assert known == counted
                 assert garbage == 0
-                print(log.row, known, log.kept, log.trimming, counted)
-                assert known[0] <= 60
-                assert known[1] <= 6_000
+                # Rounded up to whole pages: without the oldest one it would be less than the limits say.
+                oldest = (await log.read(log.floor - 1))[0]
+                assert known[0] - len(oldest.origins) < 60
+                assert known[1] - len(oldest.body) < 6_000
                 assert log.floor > 1
 
 
