@@ -100,5 +100,7 @@ class Housekeeper:
             if result.floor > log.row.floor:
                 log.row.floor = result.floor
                 self.collect(row.key, result.floor)
+            if log.added_events:
+                self.added(log, ())  # what came meanwhile may be too much already
 
         self._submit(lambda store: store.trim(row, self._retention, known), trimmed)
