@@ -40,9 +40,6 @@ _PR_GET_CHILD_SUBREAPER = 37
 # At 5 µs each, so that a flood of orphans holds the loop for a millisecond at most.
 _BATCH = 200
 
-# From the end of a child, as its owner learns of it, to its SIGCHLD: microseconds.
-_LAST_SIGNAL_SECONDS = 0.005
-
 
 class Reaper:
     """Buries orphans. Whoever spawns a child in a session of its own must do so inside `spawning` and `adopt` it."""
@@ -127,7 +124,7 @@ async def open_reaper() -> AsyncGenerator[Reaper, None]:
     At most one at a time, in the main thread. Where the kernel refuses (some sandboxes do), orphans go to PID 1 as
     ever, and the reaper works for what it still gets.
 
-    Resource handling: on leaving, the handler of SIGCHLD and the subreaper flag are what they were before.
+    Resource handling: on leaving, the subreaper flag is what it was before, and so is what SIGCHLD does.
     """
     reaper = Reaper()
 
@@ -142,13 +139,14 @@ async def open_reaper() -> AsyncGenerator[Reaper, None]:
         reaper.look()
         yield reaper
     finally:
-        # The signal of a child that has just ended may be on its way, and Python complains on stderr of one that finds
-        # no handler of its own: "ignored due to race condition".
-        with trio.CancelScope(shield=True):
-            await trio.sleep(_LAST_SIGNAL_SECONDS)
-        # None: a handler that Python did not install and cannot put back.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+        # The signal of a child that has just ended may be on its way, and of one that finds no handler Python complains
+        # on stderr ("ignored due to race condition"). A handler that does nothing is the default without that.
+        signal.signal(signal.SIGCHLD, _ignore if before in (None, signal.SIG_DFL) else before)
         _set_subreaper(was_subreaper)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """What SIGCHLD means to a process without a reaper."""
 
 
 def _children() -> list[int]:

@@ -18,6 +18,7 @@ from sandbox_supervisor.sweep import Cookie
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Awaitable, Callable
+    from types import FrameType
 
     from trio.abc import ReceiveStream
 
@@ -156,13 +157,18 @@ async def test_entry_left_over_for_a_pid_does_not_hide_who_has_the_pid_now(start
 
 
 async def test_leaving_puts_the_flag_and_the_handler_back() -> None:
-    before = signal.getsignal(signal.SIGCHLD)
+    def mine(_number: int, _frame: FrameType | None) -> None: ...
+
     was = is_subreaper()
-    async with open_reaper():
-        assert is_subreaper()
-        assert signal.getsignal(signal.SIGCHLD) is not before
-    assert is_subreaper() == was
-    assert signal.getsignal(signal.SIGCHLD) is before
+    outer = signal.signal(signal.SIGCHLD, mine)
+    try:
+        async with open_reaper():
+            assert is_subreaper()
+            assert signal.getsignal(signal.SIGCHLD) is not mine
+        assert is_subreaper() == was
+        assert signal.getsignal(signal.SIGCHLD) is mine
+    finally:
+        signal.signal(signal.SIGCHLD, outer)
 
 
 async def test_errors_of_the_body_come_out_bare() -> None:
