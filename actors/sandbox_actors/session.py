@@ -28,7 +28,6 @@ from sandbox_supervisor import (
     Node,
     Reply,
     RestartLimitReached,
-    SpawnFailed,
     drain,
     supervise,
 )
@@ -177,7 +176,7 @@ class Session:
         try:
             await process.run()
         except Exception as error:
-            if isinstance(error, SpawnFailed):
+            if process.status is None:  # there was no process, whatever the reason
                 self.started.refuse(AgentStartFailed(str(error)))
             reason = str(error) if process.status is None or not isinstance(error, AgentCrashed) else None
             await self.ref.tell(AgentDown(number, process.status, process.last_stderr, reason, crashed=True))

@@ -35,7 +35,6 @@ CACHED_PAGE = 256 << 10
 LEVEL_WITHIN = 0.05
 """Seconds that an answer waits for the streams of its session: a reader that has stalled must not hold it up."""
 
-
 LAGS = 200
 """Events behind which a stream is not about to catch up."""
 
