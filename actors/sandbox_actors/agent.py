@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from sandbox_supervisor import ActorRef, Cookie, Reaper
 
+    from .catalog import Catalog
     from .envelope import Head, Params
     from .framing import TooLong
     from .journal import Journal
-    from .launch import Catalog
     from .memory import Memory
     from .messages import Message
 

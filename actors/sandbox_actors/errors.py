@@ -6,7 +6,7 @@ the title; here stands what a program can act on.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
 from sandbox_supervisor import ActorError, ActorStopped, MailboxFull
 
@@ -23,6 +23,10 @@ __all__ = [
     "AgentProcessExited",
     "AgentStartFailed",
     "AgentUnavailable",
+    "ConfigNotFound",
+    "InstallFailed",
+    "InstallTrouble",
+    "InvalidRequest",
     "JournalUnavailable",
     "Overloaded",
     "Refusal",
@@ -37,6 +41,22 @@ __all__ = [
 
 
 PROBLEM_PREFIX = "urn:sandbox-agent:error:"
+
+InstallTrouble: TypeAlias = Literal[
+    "checksum",
+    "disk_full",
+    "failed",
+    "missing_tool",
+    "network",
+    "not_found",
+    "nothing_to_install",
+    "offline",
+    "unsafe_archive",
+    "unsupported_platform",
+    "verification",
+]
+"""Why an install failed: `not_found`: no such package or version; `nothing_to_install`: the agent has no distribution;
+`verification`: what was installed does not answer `initialize`; `failed`: anything else."""
 
 
 class Refusal(ActorError):
@@ -112,6 +132,44 @@ class AgentNotInstalled(Refusal):
     def __init__(self, agent: str, how: str) -> None:
         super().__init__(f"agent not installed: {agent}; {how}")
         self.agent = agent
+
+
+class InstallFailed(Refusal):
+    """An agent could not be installed. What was installed before, if anything, is as it was.
+
+    Attributes:
+      reason: stable, for programs.
+      stderr: the last lines of the tool that failed, without secrets.
+    """
+
+    name = "install_failed"
+
+    def __init__(self, agent: str, reason: InstallTrouble, message: str, stderr: Sequence[str] = ()) -> None:
+        super().__init__(f"install failed: {agent}: {message}")
+        self.agent = agent
+        self.reason: InstallTrouble = reason
+        self.stderr = list(stderr)
+
+    @property
+    def details(self) -> dict[str, str | int | list[str]]:
+        # As on the public wire `stderr` is one text, and begins with what went wrong.
+        return {"reason": self.reason, "stderr": "\n".join([str(self), *self.stderr])}
+
+
+class InvalidRequest(Refusal):
+    """What is asked for makes no sense. The message says what would."""
+
+    name = "invalid_request"
+
+
+class ConfigNotFound(Refusal):
+    """There is no such entry in a directory's MCP or skills configuration."""
+
+    name = "session_not_found"  # the public wire has no name of its own for it
+
+    def __init__(self, kind: Literal["mcp", "skills"], entry: str) -> None:
+        self.id = f"{kind}:{entry}"
+        super().__init__(f"session not found: {self.id}")
 
 
 class AgentStartFailed(Refusal):

@@ -65,8 +65,8 @@ from .router import CLIENT, DAEMON, NOTICE, Routed, Router
 if TYPE_CHECKING:
     from msgspec import Raw
 
+    from .catalog import Catalog
     from .journal import SessionLog
-    from .launch import Catalog
     from .outbox import Outbox
     from .setting import Setting
 

@@ -21,8 +21,8 @@ from .session import Session
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from .catalog import Catalog
     from .journal import SessionLog
-    from .launch import Catalog
     from .setting import Setting
 
 __all__ = ["Sessions", "open_sessions"]
@@ -86,7 +86,7 @@ class Sessions:
           UnsupportedAgent, AgentNotInstalled, AgentNotNamed, SessionConflict, AgentStartFailed, ShuttingDown.
         """
         if agent is not None:
-            self._catalog.check(agent)
+            agent = self._catalog.resolve(agent)
         async with self._alone(id):
             if self.closed:
                 raise ShuttingDown

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
+from sandbox_actors.catalog import BadCatalog, Catalog
+from sandbox_actors.catalog.sources import read_agents
 from sandbox_actors.journal import UnknownVersion, open_journal
-from sandbox_actors.launch import BadAgentsFile, Catalog, read_agents_file
 from sandbox_actors.sessions import open_sessions
 from sandbox_actors.setting import Setting
 from sandbox_supervisor import Node, open_reaper, open_sentinel, sweep_in_thread
@@ -75,12 +76,11 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
       BadConfig: it would not be safe, or cannot work.
     """
     config.check()
-    custom = {}
-    if config.agents_file is not None:
-        try:
-            custom = read_agents_file(config.agents_file)
-        except BadAgentsFile as error:
-            raise BadConfig(str(error)) from None
+    environment = {**os.environ, **config.environment}
+    try:
+        agents = read_agents(config.agents_file, config.data_dir / "registry.json", environment)
+    except BadCatalog as error:
+        raise BadConfig(str(error)) from None
     with listen(config.host, config.port) as listener:
         host, port = listener.getsockname()[:2]
         state_dir = (
@@ -90,10 +90,10 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
             owner, run = _owner(state_dir), secrets.token_hex(4)
             root = Node("daemon", "daemon")
             catalog = Catalog(
+                agents,
                 config.data_dir / "bin" / "agent_processes",
-                custom,
-                {**os.environ, **config.environment},
-                config.program,
+                environment,
+                program=config.program,
             )
             streams = Streams()
             async with (

@@ -14,6 +14,8 @@ from quart import Response
 from sandbox_actors.errors import (
     PROBLEM_PREFIX,
     AgentNotInstalled,
+    ConfigNotFound,
+    InstallFailed,
     Refusal,
     SessionNotFound,
     UnsupportedAgent,
@@ -49,6 +51,7 @@ TABLE: Mapping[str, _Kind] = {
     "session_closed": _Kind(409, "Session Closed"),
     "unsupported_media_type": _Kind(415, "Unsupported Media Type", "unsupported media type: ", repeats=True),
     "agent_process_exited": _Kind(500, "Agent Process Exited"),
+    "install_failed": _Kind(500, "Install Failed"),
     "internal_error": _Kind(500, "Internal Error"),
     "stream_error": _Kind(502, "Stream Error", "stream error: ", repeats=True),
     "agent_busy": _Kind(503, "Agent Busy"),
@@ -125,11 +128,12 @@ def retry_after(refusal: Refusal) -> dict[str, str]:
 
 def of_refusal(refusal: Refusal) -> Problem:
     """How a refusal of the domain is told where it is the answer to the HTTP request itself."""
-    extra: dict[str, Json] = dict(refusal.details)
+    details: dict[str, Json] = dict(refusal.details)
+    extra: dict[str, Json] = {"details": details} if isinstance(refusal, InstallFailed) else details
     match refusal:
-        case SessionNotFound():
+        case SessionNotFound() | ConfigNotFound():
             extra["sessionId"] = refusal.id
-        case UnsupportedAgent() | AgentNotInstalled():
+        case UnsupportedAgent() | AgentNotInstalled() | InstallFailed():
             extra["agent"] = refusal.agent
         case _:
             pass

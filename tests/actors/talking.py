@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from sandbox_actors.catalog import Agent, Catalog
 from sandbox_actors.envelope import decode
 from sandbox_actors.journal import Gap, Origin, open_journal
-from sandbox_actors.launch import Catalog, CustomAgent
 from sandbox_actors.messages import Say
 from sandbox_actors.sessions import open_sessions
 from sandbox_actors.setting import Setting
@@ -158,11 +158,12 @@ async def open_house(folder: Path, policy: RestartPolicy = QUICK, **environment:
     flags = folder / "flags"
     await trio.Path(flags).mkdir(exist_ok=True)
     catalog = Catalog(
-        folder,
         {
-            "scripted": CustomAgent([sys.executable, str(SCRIPTED), str(flags)]),
-            "missing": CustomAgent(["/does/not/exist"]),
+            "mock": Agent("mock", "Mock"),
+            "scripted": Agent("scripted", "Scripted", command=[sys.executable, str(SCRIPTED), str(flags)]),
+            "missing": Agent("missing", "Missing", command=["/does/not/exist"]),
         },
+        folder,
         {"PATH": os.environ["PATH"], "MOCK_AGENT_HOME": str(folder / "mock"), **environment},
     )
     node = Node("house", "root")

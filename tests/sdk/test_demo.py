@@ -16,7 +16,7 @@ WITHIN = 60
 async def test_the_demo_shows_a_conversation_a_crash_and_a_recovery_and_leaves_nothing() -> None:
     with tempfile.TemporaryDirectory() as directory, trio.fail_after(WITHIN):
         shown = await trio.run_process(
-            [sys.executable, "-m", "sandbox_agent.cli", "demo"],
+            [sys.executable, "-m", "sandbox_agent", "demo"],
             capture_stdout=True,
             stderr=subprocess.STDOUT,
             env={**os.environ, "TMPDIR": directory, "DEMO_MARK": directory},

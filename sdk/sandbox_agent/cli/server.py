@@ -1,85 +1,45 @@
-"""The `sandbox-agent` command. The daemon and the agents are imported only by the commands that need them."""
+"""`sandbox-agent server`, and what shows or serves the mock agent."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Literal
 
 import click
 
-from . import __version__
+from .options import data_dir_option, env, flags, program_path
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-__all__ = ["main"]
+__all__ = ["demo", "mock_agent", "mock_agent_process", "server"]
 
 DAY = 24 * 60 * 60
 
 
-def _default_data_dir() -> Path:
-    base = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(base) / "sandbox-agent"
-
-
-@click.group(
-    context_settings={
-        "help_option_names": ["-h", "--help"],
-        "max_content_width": 110,
-    }
-)
-@click.version_option(__version__, "-V", "--version", prog_name="sandbox-agent", message="%(prog)s %(version)s")
-@click.option("-t", "--token", envvar="SANDBOX_AGENT_TOKEN", help="The bearer token that clients must send.")
-@click.option("-n", "--no-token", is_flag=True, help="Take requests without a token; on loopback only.")
-@click.pass_context
-def main(context: click.Context, token: str | None, no_token: bool) -> None:
-    """Run coding agents in a sandbox and drive them over HTTP."""
-    context.obj = {"token": token, "no_token": no_token}
-
-
-def _flags(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def _env(name: str) -> dict[str, Any]:
-    return {"envvar": f"SANDBOX_AGENT_{name}", "show_envvar": True}
-
-
-@main.command()
-@_flags(
-    click.option("-H", "--host", default="127.0.0.1", show_default=True, **_env("HOST"), help="Address to listen on."),
-    click.option("-p", "--port", default=2468, type=click.IntRange(0, 65535), show_default=True, **_env("PORT")),
+@click.command()
+@flags(
+    click.option("-H", "--host", default="127.0.0.1", show_default=True, **env("HOST"), help="Address to listen on."),
+    click.option("-p", "--port", default=2468, type=click.IntRange(0, 65535), show_default=True, **env("PORT")),
     click.option("-t", "--token", "own_token", help="As the option of the whole command.  [env: SANDBOX_AGENT_TOKEN]"),
     click.option("-n", "--no-token", "own_no_token", is_flag=True, help="As the option of the whole command."),
     click.option(
-        "-O", "--cors-allow-origin", multiple=True, metavar="ORIGIN", **_env("CORS_ALLOW_ORIGIN"),
+        "-O", "--cors-allow-origin", multiple=True, metavar="ORIGIN", **env("CORS_ALLOW_ORIGIN"),
         help="A web page's origin that may call this server; repeatable.",
     ),
-    click.option("-M", "--cors-allow-method", multiple=True, metavar="METHOD", **_env("CORS_ALLOW_METHOD")),
-    click.option("-A", "--cors-allow-header", multiple=True, metavar="HEADER", **_env("CORS_ALLOW_HEADER")),
-    click.option("-C", "--cors-allow-credentials", is_flag=True, **_env("CORS_ALLOW_CREDENTIALS")),
+    click.option("-M", "--cors-allow-method", multiple=True, metavar="METHOD", **env("CORS_ALLOW_METHOD")),
+    click.option("-A", "--cors-allow-header", multiple=True, metavar="HEADER", **env("CORS_ALLOW_HEADER")),
+    click.option("-C", "--cors-allow-credentials", is_flag=True, **env("CORS_ALLOW_CREDENTIALS")),
+    data_dir_option,
     click.option(
-        "--data-dir", type=click.Path(path_type=Path, file_okay=False), **_env("DATA_DIR"),
-        help="Where agents are.  [default: ~/.local/share/sandbox-agent]",
-    ),
-    click.option(
-        "--state-dir", type=click.Path(path_type=Path, file_okay=False), **_env("STATE_DIR"),
+        "--state-dir", type=click.Path(path_type=Path, file_okay=False), **env("STATE_DIR"),
         help="Where this daemon's journal is.  [default: DATA_DIR/daemons/HOST-PORT]",
     ),
     click.option(
-        "--agents", type=click.Path(path_type=Path, dir_okay=False), **_env("AGENTS"),
+        "--agents", type=click.Path(path_type=Path, dir_okay=False), **env("AGENTS"),
         help="TOML or JSON file that defines agents of your own.",
     ),
     click.option(
-        "--max-body", default=64 << 20, type=click.IntRange(min=1), show_default=True, **_env("MAX_BODY"),
+        "--max-body", default=64 << 20, type=click.IntRange(min=1), show_default=True, **env("MAX_BODY"),
         help="Bytes of the largest request body.",
     ),
     click.option(
@@ -87,39 +47,39 @@ def _env(name: str) -> dict[str, Any]:
         show_envvar=True, help="Answer a request with an error if the agent has not by then.  [default: never]",
     ),
     click.option(
-        "--retention-bytes", default=1 << 30, type=click.IntRange(min=0), show_default=True, **_env("RETENTION_BYTES"),
+        "--retention-bytes", default=1 << 30, type=click.IntRange(min=0), show_default=True, **env("RETENTION_BYTES"),
         help="Bytes of events kept for each session; 0: no limit.",
     ),
     click.option(
-        "--retention-events", default=0, type=click.IntRange(min=0), **_env("RETENTION_EVENTS"),
+        "--retention-events", default=0, type=click.IntRange(min=0), **env("RETENTION_EVENTS"),
         help="Events kept for each session.  [default: no limit]",
     ),
     click.option(
-        "--retention-days", default=0.0, type=click.FloatRange(min=0), **_env("RETENTION_DAYS"),
+        "--retention-days", default=0.0, type=click.FloatRange(min=0), **env("RETENTION_DAYS"),
         help="Days that events are kept.  [default: no limit]",
     ),
     click.option(
         "--journal-sync", default="full", type=click.Choice(["full", "normal"]), show_default=True,
-        **_env("JOURNAL_SYNC"), help="full: events survive a power cut; normal: the end of any process.",
+        **env("JOURNAL_SYNC"), help="full: events survive a power cut; normal: the end of any process.",
     ),
     click.option(
-        "--restart-limit", default=5, type=click.IntRange(min=0), show_default=True, **_env("RESTART_LIMIT"),
+        "--restart-limit", default=5, type=click.IntRange(min=0), show_default=True, **env("RESTART_LIMIT"),
         help="Crashes of an agent within a minute that are followed by a restart.",
     ),
     click.option(
         "--restart-backoff-ms", default=200, type=click.IntRange(min=0), show_default=True,
-        **_env("RESTART_BACKOFF_MS"), help="Delay of the first restart; it doubles with each further crash.",
+        **env("RESTART_BACKOFF_MS"), help="Delay of the first restart; it doubles with each further crash.",
     ),
     click.option(
-        "--grace", default=8.0, type=click.FloatRange(min=0.1), show_default=True, **_env("GRACE"),
+        "--grace", default=8.0, type=click.FloatRange(min=0.1), show_default=True, **env("GRACE"),
         help="Seconds that a shutdown may take.",
     ),
     click.option(
         "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True,
-        **_env("LOG_LEVEL"),
+        **env("LOG_LEVEL"),
     ),
     click.option(
-        "--log-format", default="logfmt", type=click.Choice(["logfmt", "json"]), show_default=True, **_env("LOG_FORMAT")
+        "--log-format", default="logfmt", type=click.Choice(["logfmt", "json"]), show_default=True, **env("LOG_FORMAT")
     ),
     click.option("--no-telemetry", is_flag=True, hidden=True, help="There is none; taken for compatibility."),
 )  # fmt: skip
@@ -135,7 +95,7 @@ def server(
     cors_allow_method: tuple[str, ...],
     cors_allow_header: tuple[str, ...],
     cors_allow_credentials: bool,
-    data_dir: Path | None,
+    data_dir: Path,
     state_dir: Path | None,
     agents: Path | None,
     max_body: int,
@@ -168,7 +128,7 @@ def server(
     if token is None and "SANDBOX_AGENT_TOKEN" in os.environ and not (own_no_token or context.obj["no_token"]):
         token = ""  # set but empty, say by a secret that was not found: Click takes that for unset, and it must not be
     config = Config(
-        data_dir=(data_dir or _default_data_dir()).absolute(),
+        data_dir=data_dir,
         host=host,
         port=port,
         token=token,
@@ -181,7 +141,7 @@ def server(
         synchronous="NORMAL" if journal_sync == "normal" else "FULL",
         restart=RestartPolicy(intensity=restart_limit, backoff=restart_backoff_ms / 1000),
         grace=grace,
-        program=_program(),
+        program=program_path(),
     )
     set_up_logs(log_level, as_json=log_format == "json")
     try:
@@ -192,21 +152,21 @@ def server(
         sys.exit(1)
 
 
-@main.command()
+@click.command()
 def demo() -> None:
     """Show a first conversation with the mock agent: starts a daemon of its own and ends it again."""
     import trio
 
     from sandbox_http.logs import set_up_logs
 
-    from .demo import run_demo
+    from ..demo import run_demo
 
     set_up_logs("error", as_json=False)
     trio.run(run_demo)
     click.echo("\n  Now start your own:  sandbox-agent server   (see the README)\n")
 
 
-@main.command("mock-agent")
+@click.command("mock-agent")
 def mock_agent() -> None:
     """Be the built-in mock agent: ACP on stdin and stdout, for tests and demonstrations."""
     from sandbox_actors.mock import main as run_mock_agent
@@ -214,15 +174,5 @@ def mock_agent() -> None:
     sys.exit(run_mock_agent())
 
 
-# The name by which launcher scripts of the public wire call it.
-main.add_command(click.Command("mock-agent-process", callback=mock_agent.callback, hidden=True))
-
-
-def _program() -> str | None:
-    """The path of the `sandbox-agent` command, for launcher scripts."""
-    beside = Path(sys.executable).with_name("sandbox-agent")
-    return str(beside) if beside.exists() else shutil.which("sandbox-agent")
-
-
-if __name__ == "__main__":
-    main()
+mock_agent_process = click.Command("mock-agent-process", callback=mock_agent.callback, hidden=True)
+"""The name by which launcher scripts of the public wire call it."""

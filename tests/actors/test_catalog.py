@@ -4,9 +4,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from sandbox_actors.launch import ON_PATH, BadAgentsFile, Catalog, CustomAgent, Launch, read_agents_file
 
 from sandbox_actors.errors import AgentNotInstalled, UnsupportedAgent
-from sandbox_actors.launch import ON_PATH, BadAgentsFile, Catalog, CustomAgent, Launch, read_agents_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,0 +1,17 @@
+"""The catalog: every agent as data, and how its id becomes a command."""
+
+from .catalog import Catalog, Launch
+from .entry import AGENT_ID, Agent, BadCatalog, Binary, Distribution, Native, Npx, Uvx
+
+__all__ = [
+    "AGENT_ID",
+    "Agent",
+    "BadCatalog",
+    "Binary",
+    "Catalog",
+    "Distribution",
+    "Launch",
+    "Native",
+    "Npx",
+    "Uvx",
+]
