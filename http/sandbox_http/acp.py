@@ -7,7 +7,6 @@ status but 2xx. So once an envelope is accepted the answer is 200 and JSON-RPC, 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes
 
 import msgspec
 import trio
@@ -21,6 +20,7 @@ from sandbox_supervisor import ActorError
 
 from .numbers import event_number
 from .problems import Problem, retry_after
+from .requests import accepts, path_part, require_json
 from .sockets import converse
 from .streams import server_sent_events
 
@@ -75,10 +75,9 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
 
     @routes.post("/v1/acp/<server_id>")
     async def post(server_id: str) -> Response:
-        server = _id(server_id)
-        if request.mimetype != "application/json":
-            raise Problem("unsupported_media_type", "content-type must be application/json")
-        if not _accepts("application/json"):
+        server = path_part(server_id, "server_id")
+        require_json()
+        if not accepts("application/json"):
             raise Problem("not_acceptable", "accept must allow application/json")
         envelope = as_line(bytes(await request.body))
         try:
@@ -114,10 +113,10 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
 
     @routes.get("/v1/acp/<server_id>")
     async def events(server_id: str) -> Response:
-        if not _accepts("text/event-stream"):
+        if not accepts("text/event-stream"):
             raise Problem("not_acceptable", "accept must allow text/event-stream")
         after = event_number(request.headers.get("Last-Event-ID", ""), "Last-Event-ID")
-        session = await sessions.wait_for(_id(server_id), GET_WAITS)
+        session = await sessions.wait_for(path_part(server_id, "server_id"), GET_WAITS)
         cursor = session.log.cursor(session.log.floor - 1 if after is None else after, request.args.get("epoch"))
         body = server_sent_events(cursor, streams, journal.epoch) if request.method == "GET" else b""
         response = Response(body, content_type="text/event-stream")
@@ -129,12 +128,12 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
 
     @routes.delete("/v1/acp/<server_id>")
     async def delete(server_id: str) -> Response:
-        await sessions.delete(_id(server_id))
+        await sessions.delete(path_part(server_id, "server_id"))
         return _empty(204)
 
     @routes.websocket("/v1/acp/<server_id>")
     async def socket(server_id: str) -> Response | None:
-        id, agent = _id(server_id), websocket.args.get("agent")
+        id, agent = path_part(server_id, "server_id"), websocket.args.get("agent")
         after = event_number(websocket.args.get("after", ""), "after")
         session = await (sessions.wait_for(id, GET_WAITS) if agent is None else sessions.obtain(id, agent))
         cursor = session.log.cursor(session.log.head if after is None else after, websocket.args.get("epoch"))
@@ -183,19 +182,3 @@ async def _told(answer: Reply[bytes], id: Raw) -> bytes:
 
 def _late(id: Raw) -> bytes:
     return error_response(id, _Timeout("the agent has not answered in time; its answer will come on the event stream"))
-
-
-def _id(server_id: str) -> str:
-    try:
-        return unquote_to_bytes(server_id).decode()
-    except UnicodeDecodeError:
-        raise Problem("invalid_request", "Invalid URL: Invalid UTF-8 in `server_id`") from None
-
-
-def _accepts(media_type: str) -> bool:
-    """Whether the client takes a type. As on the public wire, q-values do not count."""
-    accept = request.headers.get("Accept")
-    if accept is None:
-        return True
-    ranges = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-    return bool(ranges & {media_type, media_type.partition("/")[0] + "/*", "*/*"})

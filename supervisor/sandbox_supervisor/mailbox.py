@@ -151,9 +151,17 @@ class ActorRef(Generic[M]):
           ActorCrashed: the actor failed while it worked on this request.
           ActorError: the actor refused, for a reason of its domain.
         """
+        return await self.request(request).wait()
+
+    def request(self, request: Request[R]) -> Reply[R]:
+        """As `ask`, for who has other things to wait for than the answer.
+
+        Raises:
+          MailboxFull, ActorStopped: as for `offer`. What else `ask` raises comes from the reply.
+        """
         reply: Reply[R] = Reply()
         self._mailbox.put_nowait(request, reply)  # type: ignore[arg-type]  # a Request[R] of M's union, its reply an R
-        return await reply.wait()
+        return reply
 
 
 async def drain(mailbox: Mailbox[M], receive: Callable[[M, Reply[object]], Awaitable[None]]) -> None:
