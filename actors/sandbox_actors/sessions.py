@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import structlog
 import trio
@@ -19,7 +19,7 @@ from .messages import Close
 from .session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from .catalog import Catalog
     from .journal import SessionLog
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Sessions", "open_sessions"]
 
 log = structlog.get_logger()
+
+Ensure: TypeAlias = "Callable[[str], Awaitable[None]]"
 
 DELETED_REMEMBERED = 1024
 """Ids of deleted sessions that are kept, to tell a client's last words from a mistake."""
@@ -43,8 +45,11 @@ class _Entry:
 class Sessions:
     """See the module. Made by `open_sessions` only."""
 
-    def __init__(self, catalog: Catalog, setting: Setting, node: Node, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, catalog: Catalog, setting: Setting, node: Node, nursery: trio.Nursery, ensure: Ensure | None
+    ) -> None:
         self._catalog = catalog
+        self._ensure = ensure
         self._setting = setting
         self._node = node
         self._nursery = nursery
@@ -76,6 +81,15 @@ class Sessions:
                 await self._arrived.park()
         return self.get(id)
 
+    async def prepare(self, id: str, agent: str) -> None:
+        """Have the agent of a session that is yet to be made installed. That may take minutes, and holds up nobody.
+
+        Raises:
+          UnsupportedAgent, AgentNotInstalled, InstallFailed, ShuttingDown.
+        """
+        if id not in self._entries and self._ensure is not None:
+            await self._ensure(self._catalog.resolve(agent))
+
     async def obtain(self, id: str, agent: str | None) -> Session:
         """The session of an id; made, with its agent started, if it is new.
 
@@ -83,10 +97,12 @@ class Sessions:
           agent: which agent; needed for a new session, checked for one that is there.
 
         Raises:
-          UnsupportedAgent, AgentNotInstalled, AgentNotNamed, SessionConflict, AgentStartFailed, ShuttingDown.
+          UnsupportedAgent, AgentNotInstalled, InstallFailed, AgentNotNamed, SessionConflict, AgentStartFailed,
+            ShuttingDown.
         """
         if agent is not None:
             agent = self._catalog.resolve(agent)
+            await self.prepare(id, agent)
         async with self._alone(id):
             if self.closed:
                 raise ShuttingDown
@@ -188,10 +204,16 @@ async def _stop(entry: _Entry) -> None:
 
 
 @asynccontextmanager
-async def open_sessions(catalog: Catalog, setting: Setting, node: Node) -> AsyncGenerator[Sessions]:
-    """All sessions, for as long as the block runs; every agent is stopped, by its ladder, before it ends."""
+async def open_sessions(
+    catalog: Catalog, setting: Setting, node: Node, ensure: Ensure | None = None
+) -> AsyncGenerator[Sessions]:
+    """All sessions, for as long as the block runs; every agent is stopped, by its ladder, before it ends.
+
+    Args:
+      ensure: installs an agent that is not there; without it such an agent is refused.
+    """
     async with trio.open_nursery() as nursery:
-        sessions = Sessions(catalog, setting, node, nursery)
+        sessions = Sessions(catalog, setting, node, nursery, ensure)
         try:
             sessions.restore()
             yield sessions
