@@ -51,6 +51,8 @@ class Config:
       data_dir: where agents are installed.
       state_dir: where this daemon's journal is; one daemon at a time. None: below `data_dir`, by host and port.
       agents_file: the user's own agents.
+      offline: whether installs are refused.
+      preinstalled_only: whether agents are not installed on first use.
       max_body: bytes of the largest request body and, up to 16 MiB, of the largest WebSocket message.
       request_timeout: seconds after which a request to an agent is answered with an error; None: never.
       grace: seconds for agents and streams to end at shutdown.
@@ -65,6 +67,8 @@ class Config:
     cors: Cors = field(default_factory=Cors)
     state_dir: Path | None = None
     agents_file: Path | None = None
+    offline: bool = False
+    preinstalled_only: bool = False
     max_body: int = 64 << 20
     request_timeout: float | None = None
     retention: Retention = field(default_factory=Retention)

@@ -39,6 +39,13 @@ DAY = 24 * 60 * 60
         help="TOML or JSON file that defines agents of your own.",
     ),
     click.option(
+        "--offline", is_flag=True, **env("OFFLINE"), help="Install no agents: refuse at once what would need a network."
+    ),
+    click.option(
+        "--require-preinstall", is_flag=True, **env("REQUIRE_PREINSTALL"),
+        help="Install no agents on first use; a request to install one is still carried out.",
+    ),
+    click.option(
         "--max-body", default=64 << 20, type=click.IntRange(min=1), show_default=True, **env("MAX_BODY"),
         help="Bytes of the largest request body.",
     ),
@@ -98,6 +105,8 @@ def server(
     data_dir: Path,
     state_dir: Path | None,
     agents: Path | None,
+    offline: bool,
+    require_preinstall: bool,
     max_body: int,
     request_timeout_ms: int | None,
     retention_bytes: int,
@@ -135,6 +144,8 @@ def server(
         cors=Cors(cors_allow_origin, cors_allow_method, cors_allow_header, cors_allow_credentials),
         state_dir=None if state_dir is None else state_dir.absolute(),
         agents_file=agents,
+        offline=offline,
+        preinstalled_only=require_preinstall,
         max_body=max_body,
         request_timeout=None if request_timeout_ms is None else request_timeout_ms / 1000,
         retention=Retention(retention_days * DAY or None, retention_events or None, retention_bytes or None),
