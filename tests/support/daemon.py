@@ -19,7 +19,7 @@ import trio
 from .processes import eventually, processes_with
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
 __all__ = ["Daemon", "free_port", "running"]
 
@@ -39,11 +39,13 @@ class Daemon:
     Attributes:
       home: of its data, its state, its log and the mock agent's memory.
       options: of the command, beside address and directories.
+      environment: beside what the test run itself has.
     """
 
-    def __init__(self, home: Path, options: tuple[str, ...]) -> None:
+    def __init__(self, home: Path, options: tuple[str, ...], environment: Mapping[str, str] | None = None) -> None:
         self.home = home
         self.options = options
+        self.environment = dict(environment or {})
         self.port = free_port()
         self.token = secrets.token_hex(16)
         self.log = home / "daemon.log"
@@ -84,6 +86,7 @@ class Daemon:
         # The environment of the test run must neither configure the daemon nor look like a child of another one.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SANDBOX_AGENT_")}
         environment |= {"SANDBOX_AGENT_TOKEN": self.token, "MOCK_AGENT_HOME": f"{self.home}/agent"}
+        environment |= self.environment
         command = [str(Path(sys.executable).with_name("sandbox-agent")), "server"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--data-dir", str(self.home / "data"), "--state-dir", str(self.state_dir)]
@@ -134,12 +137,12 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def running(home: Path, *options: str) -> AsyncGenerator[Daemon]:
-    """A daemon that answers, for as long as the block runs.
+async def running(home: Path, *options: str, **environment: str) -> AsyncGenerator[Daemon]:
+    """A daemon that answers, for as long as the block runs. Keywords are variables of its environment.
 
     At its end the daemon is stopped if it still runs, and nothing that it ever started may be left.
     """
-    daemon = Daemon(home, options)
+    daemon = Daemon(home, options, environment)
     try:
         await daemon.start()
         yield daemon
