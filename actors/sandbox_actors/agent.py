@@ -21,6 +21,7 @@ from msgspec import UNSET
 
 from sandbox_supervisor import ChildProcess, ExitStatus, Reply, StopLadder, open_process
 
+from .directory_config import stored_servers
 from .framing import LineSplitter
 from .messages import AgentCalled, AgentHeard, AgentReady, AgentUp
 from .outbox import Outbox
@@ -32,11 +33,13 @@ if TYPE_CHECKING:
     from sandbox_supervisor import ActorRef, Cookie, Reaper
 
     from .catalog import Catalog
+    from .directory_config import DirectoryConfig
     from .envelope import Head, Params
     from .framing import TooLong
     from .journal import Journal
     from .memory import Memory
     from .messages import Message
+    from .redaction import Redactor
 
 __all__ = ["AgentCrashed", "AgentProcess"]
 
@@ -75,6 +78,8 @@ class AgentProcess:
     session: ActorRef[Message]
     journal: Journal
     memory: Memory
+    directory_config: DirectoryConfig
+    redactor: Redactor
     stop: trio.Event
     status: ExitStatus | None = None
     _stderr: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
@@ -187,7 +192,9 @@ class AgentProcess:
             while chunk := await self._read(child.stderr):
                 for line in lines.feed(chunk)[-STDERR_LINES:]:
                     text = line if isinstance(line, bytes) else line.start
-                    self._stderr.append(text[:STDERR_LINE_LENGTH].decode(errors="replace"))
+                    cut = len(text) > STDERR_LINE_LENGTH or text is not line
+                    told = text[:STDERR_LINE_LENGTH].decode(errors="replace")
+                    self._stderr.append(self.redactor.redact(told, cut=cut))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
         finally:
@@ -200,7 +207,8 @@ class AgentProcess:
     async def _call(self, method: str, params: Params) -> Head:
         answer: Reply[Head] = Reply()
         muted = str(params["sessionId"]) if method == "session/load" and isinstance(params, dict) else None
-        await self.session.tell(AgentCalled(method, params, muted, answer))
+        servers = await stored_servers(self.directory_config, method, params)
+        await self.session.tell(AgentCalled(method, params, muted, answer, servers))
         return await answer.wait()
 
 

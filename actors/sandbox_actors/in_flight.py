@@ -58,6 +58,7 @@ class Waiting:
 class Call:
     """A request of the daemon's own. `muted` is the ACP session whose replay it brings on."""
 
+    method: str
     muted: str | None
     answer: Reply[Head]
 

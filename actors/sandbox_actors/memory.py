@@ -1,8 +1,8 @@
 """What the next incarnation of an agent must know to go on where the last one ended: kept with the session's row.
 
-The daemon learns it from the traffic: how the client introduced itself (`initialize`), which ACP sessions it opened and
-with what (`session/new`, `session/load`, `session/resume`, `session/fork`), and which turns are open. Sources: ACP
-protocol version 1, Initialization and Session Setup.
+The daemon learns it from the traffic: how the client introduced itself (`initialize`), which MCP servers the agent says
+it can talk to, which ACP sessions were opened and with what (`session/new`, `session/load`, `session/resume`,
+`session/fork`), and which turns are open. Sources: ACP protocol version 1, Initialization and Session Setup.
 """
 
 from __future__ import annotations
@@ -17,13 +17,28 @@ from .envelope import text_of
 if TYPE_CHECKING:
     from .envelope import Head, Json
 
-__all__ = ["AcpSession", "Memory", "Turn"]
+__all__ = ["OPENING", "AcpSession", "McpCapabilities", "Memory", "Turn"]
 
 REMEMBERED = 64
 """ACP sessions of one agent process that are brought back after a crash: the newest ones."""
 
 OPENING = ("session/new", "session/load", "session/resume", "session/fork")
 CLOSING = ("session/close", "session/delete")
+
+
+class McpCapabilities(msgspec.Struct, frozen=True):
+    """Over which transports an agent talks to MCP servers beside those that it starts itself."""
+
+    http: bool = False
+    sse: bool = False
+
+
+class _AgentCapabilities(msgspec.Struct, rename="camel"):
+    mcp_capabilities: McpCapabilities = McpCapabilities()
+
+
+class _Initialized(msgspec.Struct, rename="camel"):
+    agent_capabilities: _AgentCapabilities = msgspec.field(default_factory=_AgentCapabilities)
 
 
 class AcpSession(msgspec.Struct):
@@ -52,12 +67,14 @@ class Memory(msgspec.Struct):
     Attributes:
       initialize: the params of the clients' last successful `initialize`; UNSET before it (msgspec reads no
         `Raw | None`).
+      mcp: what the agent said in its last answer to it.
       sessions: by the id that clients use, oldest first.
       turns: the open ones.
       running: whether an agent process was there when this was written.
     """
 
     initialize: Raw | UnsetType = UNSET
+    mcp: McpCapabilities = McpCapabilities()
     sessions: dict[str, AcpSession] = {}
     turns: list[Turn] = []
     running: bool = False
@@ -84,6 +101,7 @@ class Memory(msgspec.Struct):
             return False
         if method == "initialize" and isinstance(params, Raw):
             self.initialize = Raw(bytes(params))
+            self.meet(answer)
             return True
         if not self.wants(method):
             return False
@@ -102,6 +120,16 @@ class Memory(msgspec.Struct):
                 del self.sessions[next(iter(self.sessions))]
             return True
         return self.sessions.pop(text_of(given.get("sessionId")) or "", None) is not None
+
+    def meet(self, answer: Head) -> bool:
+        """Take in what the agent says of itself in an answer to `initialize`; tell whether that is news."""
+        before = self.mcp
+        try:
+            told = msgspec.json.decode(answer.result, type=_Initialized) if isinstance(answer.result, Raw) else None
+        except (msgspec.MsgspecError, RecursionError):
+            told = None
+        self.mcp = McpCapabilities() if told is None else told.agent_capabilities.mcp_capabilities
+        return self.mcp != before
 
     @property
     def aliases(self) -> dict[str, str]:

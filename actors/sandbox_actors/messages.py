@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from sandbox_supervisor import ExitStatus, Reply
 
+    from .directory_config import StoredServers
     from .envelope import Head, Params
     from .framing import TooLong
     from .outbox import Outbox
@@ -49,10 +50,15 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Say(Request[Accepted]):
-    """A client has something to say to the agent: a request, a notification or an answer."""
+    """A client has something to say to the agent: a request, a notification or an answer.
+
+    Attributes:
+      servers: of MCP, to be added on the way to the agent; None where the envelope is not to be touched.
+    """
 
     envelope: bytes
     head: Head
+    servers: StoredServers | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +89,14 @@ class AgentCalled:
 
     Attributes:
       muted: an ACP session whose updates are not recorded before the answer has come: they are a replay.
+      servers: as in `Say`.
     """
 
     method: str
     params: Params
     muted: str | None
     answer: Reply[Head]
+    servers: StoredServers | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from sandbox_supervisor import ExitStatus
 
+    from .directory_config import Skipped
     from .envelope import Json
     from .recovery import Recovered
 
@@ -27,6 +28,7 @@ __all__ = [
     "agent_restarted",
     "agent_restarting",
     "invalid_stdout",
+    "mcp_skipped",
     "request_resolved",
     "session_recovered",
     "turn_failed",
@@ -87,6 +89,12 @@ def agent_restarted(incarnation: int) -> bytes:
 def agent_failed(reason: str) -> bytes:
     """The agent crashed too often and is not started again before a client sends `initialize`."""
     return notification("_sandboxagent/agent/failed", {"reason": reason})
+
+
+def mcp_skipped(skipped: Skipped) -> bytes:
+    """An MCP server that is stored for a directory is missing in a session there; `server` is null for all of them."""
+    params = {"server": skipped.server, "reason": skipped.reason, "message": skipped.message}
+    return notification("_sandboxagent/mcp/skipped", params)
 
 
 def session_recovered(recovered: Recovered, incarnation: int) -> bytes:

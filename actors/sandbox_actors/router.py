@@ -104,7 +104,7 @@ class Router:
     def call(self, method: str, params: Params, muted: str | None, answer: Reply[Head]) -> bytes:
         """Register a request of the daemon's own; gives its envelope. See `AgentCalled`."""
         id = self._in_flight.new_id()
-        self._in_flight.add(id, Call(muted, answer))
+        self._in_flight.add(id, Call(method, muted, answer))
         if muted is not None:
             self._muted.add(muted)
         return request(id, method, params)
@@ -143,6 +143,8 @@ class Router:
             entry = self._in_flight.get(head.id)
         if isinstance(entry, Call):
             self._muted.discard(entry.muted or "")
+            if entry.method == "initialize":
+                routed.learned |= self._memory.meet(head)
             entry.answer.settle(head)
         elif entry is not None:
             routed.learned |= self._end_turn(entry) | self._memory.learn(entry.method, entry.params, decode(envelope))

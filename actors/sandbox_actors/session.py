@@ -34,9 +34,9 @@ from sandbox_supervisor import (
 
 from . import notices
 from .agent import AgentCrashed, AgentProcess
-from .envelope import Head, error_response
+from .directory_config import merged
+from .envelope import error_response
 from .errors import (
-    AgentBusy,
     AgentProcessExited,
     AgentStartFailed,
     AgentUnavailable,
@@ -45,6 +45,7 @@ from .errors import (
     Refusal,
     SessionClosed,
 )
+from .held import Held
 from .memory import Memory
 from .messages import (
     Accepted,
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from msgspec import Raw
 
     from .catalog import Catalog
+    from .directory_config import StoredServers
     from .journal import SessionLog
     from .outbox import Outbox
     from .setting import Setting
@@ -78,9 +80,6 @@ State = Literal["stopped", "starting", "ready", "backoff", "failed", "closed"]
 
 MAILBOX_CAPACITY = 256
 """Messages: what clients may send between two turns of the actor, which never waits. Full means overload."""
-
-HELD_LIMIT = 256
-"""Envelopes that wait for an incarnation to have its sessions back."""
 
 
 class Session:
@@ -107,8 +106,7 @@ class Session:
         self._stop = trio.Event()
         self._running = False
         self._outbox: Outbox | None = None
-        self._held: list[tuple[Head, bytes]] = []
-        self._held_bytes = 0
+        self._held = Held()
         self._router = Router(self._memory, setting.run)
         self._restart_at = math.inf
         self._first = log.row.incarnation + 1
@@ -171,6 +169,8 @@ class Session:
             session=self.ref,
             journal=self._journal,
             memory=self._memory,
+            directory_config=self._setting.directory_config,
+            redactor=self._setting.redactor,
             stop=self._stop,
         )
         try:
@@ -202,7 +202,7 @@ class Session:
     async def _receive(self, message: Message, reply: Reply[object]) -> None:
         match message:
             case Say():
-                reply.settle(self._say(message.envelope, message.head))
+                reply.settle(self._say(message))
             case AgentHeard():
                 routed = self._router.heard(message.lines)
                 if routed.learned:
@@ -249,20 +249,20 @@ class Session:
 
     # what clients say
 
-    def _say(self, envelope: bytes, head: Head) -> Accepted:
-        if (own_id := head.request_id) is not None:
-            return self._ask_agent(envelope, head, own_id)
+    def _say(self, said: Say) -> Accepted:
+        if (own_id := said.head.request_id) is not None:
+            return self._ask_agent(said, own_id)
         if self._state in ("starting", "ready"):
             self._check_room()
-            if self._router.too_late(head):
+            if self._router.too_late(said.head):
                 return Accepted()
-            self._record(Routed([CLIENT], [envelope]))
-            self._send(head, envelope)
+            self._record(Routed([CLIENT], [said.envelope]))
+            self._send(said)
         # Without an agent there is nobody to be told or answered; what it had asked was settled when it went.
         return Accepted()
 
-    def _ask_agent(self, envelope: bytes, head: Head, own_id: Raw) -> Accepted:
-        method = head.method_name
+    def _ask_agent(self, said: Say, own_id: Raw) -> Accepted:
+        method = said.head.method_name
         if self._state == "closed":
             raise SessionClosed
         if self._journal.trouble is not None:
@@ -276,11 +276,11 @@ class Session:
         self._check_room()
         if self._state in ("stopped", "failed"):
             self.wake()
-        waiting, envelope = self._router.ask(envelope, head, own_id)
+        waiting, envelope = self._router.ask(said.envelope, said.head, own_id)
         if waiting.method == "session/prompt":
             self._remember()
         self._record(Routed([CLIENT], [envelope]))
-        self._send(head, envelope)
+        self._send(Say(envelope, said.head, said.servers))
         return Accepted(waiting.id, waiting.answer)
 
     def wake(self) -> None:
@@ -291,18 +291,24 @@ class Session:
     def _check_room(self) -> None:
         if self._outbox is not None:
             self._outbox.check()
-        if len(self._held) >= HELD_LIMIT or self._held_bytes >= BYTES_LIMIT:
-            raise AgentBusy
+        self._held.check()
         if self._journal.pending_bytes >= BYTES_LIMIT:
             raise Overloaded
 
-    def _send(self, head: Head, envelope: bytes) -> None:
+    def _send(self, said: Say) -> None:
         # Answers pass: an agent may ask while it loads a session, and waits for them.
-        if self._state == "starting" and not (head.is_response and self._outbox is not None):
-            self._held.append((head, envelope))
-            self._held_bytes += len(envelope)
-        elif self._outbox is not None:
-            self._outbox.put(self._router.for_agent(envelope, head))
+        if self._state == "starting" and not (said.head.is_response and self._outbox is not None):
+            self._held.add(said)
+        else:
+            self._put(self._router.for_agent(said.envelope, said.head), said.servers)
+
+    def _put(self, envelope: bytes, servers: StoredServers | None) -> None:
+        if self._outbox is None:
+            return
+        if servers is not None:
+            envelope, skipped = merged(envelope, servers, self._memory.mcp)
+            self._tell_clients([notices.mcp_skipped(one) for one in skipped])
+        self._outbox.put(envelope)
 
     # what becomes of the agent
 
@@ -321,7 +327,7 @@ class Session:
             return
         envelope = self._router.call(message.method, message.params, message.muted, message.answer)
         self._record(Routed([DAEMON], [envelope]))
-        self._outbox.put(envelope)
+        self._put(envelope, message.servers)
 
     def _ready(self, message: AgentReady) -> None:
         if self._state != "starting":
@@ -334,9 +340,8 @@ class Session:
             told = [notices.session_recovered(recovered, message.incarnation) for recovered in message.recovered]
             self._tell_clients([*told, notices.agent_restarted(message.incarnation)])
         self._enter("ready")
-        held, self._held, self._held_bytes = self._held, [], 0
-        for head, envelope in held:
-            self._send(head, envelope)
+        for said in self._held.take():
+            self._send(said)
 
     def _down(self, message: AgentDown) -> None:
         self.log.row.incarnation = message.incarnation
@@ -349,8 +354,7 @@ class Session:
         self._remember()
         self._record(routed)
         self._outbox = None
-        self._held.clear()
-        self._held_bytes = 0
+        self._held.take()
         self._running = False
         self.node.details.pop("pid", None)
         if self._state == "closed":

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from .catalog import Catalog
+    from .directory_config import DirectoryConfig
     from .journal import SessionLog
     from .setting import Setting
 
@@ -58,6 +59,11 @@ class Sessions:
         self._arrived = trio.lowlevel.ParkingLot()
         self._deleted: dict[str, None] = {}
         self.closed = False
+
+    @property
+    def directory_config(self) -> DirectoryConfig:
+        """What is stored for directories. Whoever tells a session to open an ACP session looks there beforehand."""
+        return self._setting.directory_config
 
     def all(self) -> list[Session]:
         """Every session, sorted by id."""

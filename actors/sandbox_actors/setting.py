@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 from sandbox_supervisor import RestartPolicy, StopLadder
 
+from .directory_config import DirectoryConfig
+from .redaction import Redactor
+
 if TYPE_CHECKING:
     from sandbox_supervisor import Reaper
 
@@ -23,6 +26,8 @@ class Setting:
       owner, run: of the cookie that every process carries.
       policy: how a crashed agent is restarted.
       ladder: how an agent is stopped.
+      directory_config: what is stored for the directories in which agents work.
+      redactor: takes secrets out of what agents write to stderr.
     """
 
     journal: Journal
@@ -31,3 +36,5 @@ class Setting:
     reaper: Reaper | None = None
     policy: RestartPolicy = field(default_factory=RestartPolicy)
     ladder: StopLadder = field(default_factory=StopLadder)
+    directory_config: DirectoryConfig = field(default_factory=DirectoryConfig)
+    redactor: Redactor = field(default_factory=Redactor)

@@ -13,6 +13,7 @@ import trio
 from msgspec import Raw
 from quart import Blueprint, Response, request, websocket
 
+from sandbox_actors.directory_config import stored_servers
 from sandbox_actors.envelope import InvalidEnvelope, as_line, decode, error_response
 from sandbox_actors.errors import AgentNotNamed, Refusal, as_refusal
 from sandbox_actors.messages import Say
@@ -94,7 +95,8 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
                 return _empty(202)
             raise
         try:
-            accepted = await session.ref.ask(Say(envelope, head))
+            servers = await stored_servers(sessions.directory_config, head.method_name, head.params)
+            accepted = await session.ref.ask(Say(envelope, head, servers))
         except ActorError as error:
             refusal = as_refusal(error)
             response = _json(error_response(head.request_id or NO_ID, refusal))
@@ -137,7 +139,8 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
         after = event_number(websocket.args.get("after", ""), "after")
         session = await (sessions.wait_for(id, GET_WAITS) if agent is None else sessions.obtain(id, agent))
         cursor = session.log.cursor(session.log.head if after is None else after, websocket.args.get("epoch"))
-        await converse(session, cursor, streams, journal.epoch, numbered=websocket.args.get("seq") == "true")
+        numbered = websocket.args.get("seq") == "true"
+        await converse(session, sessions.directory_config, cursor, streams, journal.epoch, numbered=numbered)
         return None
 
     return routes

@@ -19,7 +19,9 @@ from sandbox_actors.errors import as_refusal
 from sandbox_supervisor import ActorError
 
 from .acp import acp_routes
+from .agents import agent_routes
 from .body import BodyLimit
+from .directory_config import directory_config_routes
 from .guard import Guard
 from .problems import Problem, endpoint_not_found, of_refusal
 from .system import system_routes
@@ -29,8 +31,10 @@ if TYPE_CHECKING:
     from quart.wrappers.base import BaseRequestWebsocket
     from werkzeug.routing import MapAdapter
 
+    from sandbox_actors.installer import Installer
     from sandbox_actors.journal import Journal
     from sandbox_actors.sessions import Sessions
+    from sandbox_actors.survey import Survey
     from sandbox_supervisor import Node
 
     from .config import Config
@@ -42,7 +46,15 @@ __all__ = ["create_app"]
 log = structlog.get_logger()
 
 
-def create_app(config: Config, sessions: Sessions, journal: Journal, streams: Streams, root: Node) -> ASGIApp:
+def create_app(
+    config: Config,
+    sessions: Sessions,
+    installer: Installer,
+    survey: Survey,
+    journal: Journal,
+    streams: Streams,
+    root: Node,
+) -> ASGIApp:
     """The daemon's ASGI application."""
     app = _App("sandbox_http", static_folder=None)
     app.config["RESPONSE_TIMEOUT"] = None  # streams last as long as their sessions
@@ -51,6 +63,8 @@ def create_app(config: Config, sessions: Sessions, journal: Journal, streams: St
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False  # the guard answers preflights
     app.url_map.merge_slashes = False
     app.register_blueprint(acp_routes(sessions, journal, streams, config))
+    app.register_blueprint(agent_routes(survey, installer, sessions, streams))
+    app.register_blueprint(directory_config_routes(sessions))
     app.register_blueprint(system_routes(root, journal, streams))
 
     async def on_problem(problem: Problem) -> Response:

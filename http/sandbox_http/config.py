@@ -57,7 +57,8 @@ class Config:
       request_timeout: seconds after which a request to an agent is answered with an error; None: never.
       grace: seconds for agents and streams to end at shutdown.
       program: the path of the `sandbox-agent` command, for launcher scripts.
-      environment: what agents get beside the daemon's own environment.
+      environment: what agents get beside what they inherit of the daemon's own environment.
+      inherited: patterns of further variables of the daemon's that agents inherit, see `catalog.environment`.
     """
 
     data_dir: Path
@@ -77,6 +78,7 @@ class Config:
     grace: float = 8.0
     program: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
+    inherited: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Raises `BadConfig` if this is not safe or makes no sense."""

@@ -1,6 +1,6 @@
 """The daemon: everything nested in the order of its start, left in reverse.
 
-    state directory (locked) → reaper → leftovers swept → sentinel → journal → sessions → HTTP
+    state directory (locked) → reaper → leftovers swept → sentinel → journal → installer → sessions → HTTP
 
 At the end: new work is refused and streams are told, HTTP ends, agents are stopped, the journal is flushed. Every step
 is bounded; a second signal, or a step that hangs all the same, ends the process at once, with its agents killed.
@@ -23,9 +23,12 @@ import trio
 
 from sandbox_actors.catalog import BadCatalog, Catalog
 from sandbox_actors.catalog.sources import read_agents
+from sandbox_actors.directory_config import DirectoryConfig
+from sandbox_actors.installer import open_installer
 from sandbox_actors.journal import UnknownVersion, open_journal
 from sandbox_actors.sessions import open_sessions
 from sandbox_actors.setting import Setting
+from sandbox_actors.survey import Survey
 from sandbox_supervisor import Node, open_reaper, open_sentinel, sweep_in_thread
 
 from .app import create_app
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator
     from pathlib import Path
 
+    from sandbox_actors.installer import Installer
     from sandbox_actors.journal import Journal
+    from sandbox_supervisor import Reaper
 
     from .config import Config
 
@@ -93,6 +98,8 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
                 agents,
                 config.data_dir / "bin" / "agent_processes",
                 environment,
+                # What we were told to give to agents passes the list of what they may inherit.
+                inherited=(*config.inherited, *config.environment),
                 program=config.program,
             )
             streams = Streams()
@@ -101,9 +108,24 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
                 _swept(owner),
                 open_sentinel(owner, run, reaper=reaper),
                 _journal(state_dir / "journal.db", config) as journal,
-                open_sessions(catalog, Setting(journal, owner, run, reaper, policy=config.restart), root) as sessions,
+                _installer(config, catalog, owner, run, reaper, root) as installer,
+                open_sessions(
+                    catalog,
+                    Setting(
+                        journal,
+                        owner,
+                        run,
+                        reaper,
+                        policy=config.restart,
+                        directory_config=DirectoryConfig(environment),
+                        redactor=catalog.redactor(*filter(None, [config.token])),
+                    ),
+                    root,
+                    installer.ensure,
+                ) as sessions,
             ):
-                app = create_app(config, sessions, journal, streams, root)
+                survey = Survey(catalog, installer, owner, run, reaper)
+                app = create_app(config, sessions, installer, survey, journal, streams, root)
                 async with serving(app, listener, largest_frame=config.max_body, grace=STREAMS_END_WITHIN):
                     shown = f"[{host}]" if ":" in host else host
                     try:
@@ -111,6 +133,7 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
                     finally:
                         # Streams are told, then agents stopped: whoever waits for one is answered while HTTP is there.
                         streams.drain()
+                        installer.close()
                         with trio.CancelScope(shield=True):
                             await sessions.close()
 
@@ -161,6 +184,24 @@ def _locked(state_dir: Path) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@asynccontextmanager
+async def _installer(
+    config: Config, catalog: Catalog, owner: str, run: str, reaper: Reaper, root: Node
+) -> AsyncGenerator[Installer]:
+    with root.child("installer", "installer") as node:
+        async with open_installer(
+            catalog,
+            catalog.launchers,
+            owner=owner,
+            run=run,
+            reaper=reaper,
+            node=node,
+            offline=config.offline,
+            preinstalled_only=config.preinstalled_only,
+        ) as installer:
+            yield installer
 
 
 @asynccontextmanager

@@ -1,4 +1,7 @@
-"""Structured logs on stderr: what happened, to which session, how long it took; never what was said, never a secret."""
+"""Structured logs on stderr: what happened, to which session, how long it took; never what was said, never a secret.
+
+Secrets are known by the name under which they would be told, and by their text where the daemon was given them.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,11 @@ import structlog
 from .stderr import Stderr
 
 if TYPE_CHECKING:
-    from structlog.typing import EventDict, WrappedLogger
+    from collections.abc import Mapping, Sequence
+
+    from structlog.typing import EventDict, Processor, WrappedLogger
+
+    from sandbox_actors.redaction import Redactor
 
 __all__ = ["finish_logs", "set_up_logs"]
 
@@ -24,11 +31,12 @@ _stderr = Stderr()
 finish_logs = _stderr.finish
 
 
-def set_up_logs(level: str, *, as_json: bool) -> None:
+def set_up_logs(level: str, *, as_json: bool, redactor: Redactor | None = None) -> None:
     """Write logs of a level (`debug`, `info`, `warning`, `error`) and above to stderr.
 
     Args:
       as_json: one JSON object a line instead of `key=value` pairs.
+      redactor: knows what must not be told.
     """
     renderer = (
         structlog.processors.JSONRenderer()
@@ -40,6 +48,7 @@ def set_up_logs(level: str, *, as_json: bool) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
+            *([] if redactor is None else [hide(redactor)]),
             redact,
             renderer,
         ],
@@ -47,6 +56,26 @@ def set_up_logs(level: str, *, as_json: bool) -> None:
         logger_factory=structlog.WriteLoggerFactory(cast("TextIO", _stderr)),
         cache_logger_on_first_use=True,
     )
+
+
+def hide(redactor: Redactor) -> Processor:
+    """A structlog processor: take the secrets that are known out of every text, also within lists and tables."""
+
+    def hidden(value: object) -> object:
+        match value:
+            case str():
+                return redactor.redact(value)
+            case list() | tuple():
+                return [hidden(one) for one in cast("Sequence[object]", value)]
+            case dict():
+                return {name: hidden(one) for name, one in cast("Mapping[str, object]", value).items()}
+            case _:
+                return value
+
+    def processor(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {name: hidden(value) for name, value in event.items()}
+
+    return processor
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

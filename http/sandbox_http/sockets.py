@@ -19,6 +19,7 @@ import trio
 from msgspec import Raw
 from quart import websocket
 
+from sandbox_actors.directory_config import stored_servers
 from sandbox_actors.envelope import InvalidEnvelope, as_line, decode, error_response, id_text, replace_members
 from sandbox_actors.errors import as_refusal
 from sandbox_actors.journal import Gap
@@ -28,6 +29,7 @@ from sandbox_supervisor import ActorError
 from .streams import HIDDEN, gap_notice, stopping_notice
 
 if TYPE_CHECKING:
+    from sandbox_actors.directory_config import DirectoryConfig
     from sandbox_actors.journal import Cursor
     from sandbox_actors.session import Session
 
@@ -40,15 +42,18 @@ UNSUPPORTED_DATA = 1003
 GOING_AWAY = 1001
 
 
-async def converse(session: Session, cursor: Cursor, streams: Streams, epoch: str, *, numbered: bool) -> None:
+async def converse(
+    session: Session, config: DirectoryConfig, cursor: Cursor, streams: Streams, epoch: str, *, numbered: bool
+) -> None:
     """Serve one WebSocket until either side ends it.
 
     Args:
+      config: where it is looked up what is stored for directories.
       cursor: the events behind it are sent.
       numbered: whether each carries its number.
     """
     await websocket.accept()  # pyright: ignore[reportUnknownMemberType]  # Quart's `headers: dict`
-    conversation = _Conversation(session, cursor, epoch, numbered)
+    conversation = _Conversation(session, config, cursor, epoch, numbered)
     streams.add(cursor)
     try:
         async with trio.open_nursery() as nursery:
@@ -68,8 +73,9 @@ async def converse(session: Session, cursor: Cursor, streams: Streams, epoch: st
 
 
 class _Conversation:
-    def __init__(self, session: Session, cursor: Cursor, epoch: str, numbered: bool) -> None:
+    def __init__(self, session: Session, config: DirectoryConfig, cursor: Cursor, epoch: str, numbered: bool) -> None:
         self._session = session
+        self._config = config
         self._cursor = cursor
         self._epoch = epoch
         self._numbered = numbered
@@ -98,7 +104,8 @@ class _Conversation:
             await self.send(_parse_error(str(error)))
             return
         try:
-            accepted = await self._session.ref.ask(Say(envelope, head))
+            servers = await stored_servers(self._config, head.method_name, head.params)
+            accepted = await self._session.ref.ask(Say(envelope, head, servers))
         except ActorError as error:
             await self.send(error_response(head.request_id or Raw(b"null"), as_refusal(error)))
             return

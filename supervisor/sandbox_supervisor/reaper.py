@@ -69,6 +69,11 @@ class Reaper:
         """Drop a child whose exit status is known. Optional and idempotent: a look at the same pid does it as well."""
         self._owned.pop(pid, None)
 
+    @property
+    def receives_orphans(self) -> bool:
+        """Whether orphans come to this process at all: some sandboxes refuse that, and then they go to PID 1."""
+        return os.getpid() == 1 or _is_subreaper()
+
     def look(self) -> None:
         """Ask for a look at the ended children, soon, in the run loop. May be called from a signal handler."""
         self._token.run_sync_soon(self._reap, idempotent=True)

@@ -17,7 +17,7 @@ def waiting(id: Raw, own_id: Raw = SEVEN) -> Waiting:
 
 
 def call(muted: str | None = None) -> Call:
-    return Call(muted, Reply[Head]())
+    return Call("session/load", muted, Reply[Head]())
 
 
 async def test_a_request_keeps_its_id_while_it_is_the_only_one_with_it() -> None:

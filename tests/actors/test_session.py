@@ -13,9 +13,9 @@ import trio
 from actors.talking import LIMIT, Client, prompt
 from sandbox_actors.errors import AgentBusy, AgentUnavailable, JournalUnavailable, SessionClosed
 from sandbox_actors.framing import LINE_LIMIT
+from sandbox_actors.held import HELD_LIMIT
 from sandbox_actors.journal import Origin
 from sandbox_actors.outbox import COUNT_LIMIT
-from sandbox_actors.session import HELD_LIMIT
 from sandbox_supervisor import ActorStopped, RestartPolicy
 
 if TYPE_CHECKING:

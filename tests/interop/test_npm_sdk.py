@@ -236,3 +236,45 @@ async def test_an_agent_that_will_not_go_is_gone_when_dispose_returns_or_soon_af
         await stage.script.tells("disposed")
         with trio.fail_after(SDK_DELETE_SECONDS):
             await eventually(lambda: not stage.agent_processes())
+
+
+async def test_agents_are_listed_described_and_installed_and_directories_are_configured(tmp_path: Path) -> None:
+    async with set_stage("agents", tmp_path, "--offline") as stage:
+        listed = await stage.script.tells("listed")
+        assert listed["ids"][:7] == ["claude", "codex", "opencode", "amp", "pi", "cursor", "mock"]
+        assert listed["plain"]
+        mock = (await stage.script.tells("mock"))["mock"]
+        assert (mock["installed"], mock["version"]) == (True, "builtin")
+        assert [option["category"] for option in mock["configOptions"]] == ["model", "mode", "thought_level"]
+        assert (await stage.script.tells("unknown"))["message"] == "Unsupported Agent"
+
+        installed = await stage.script.tells("installed")
+        assert installed["mock"] == {"already_installed": True, "artifacts": []}
+        assert [artifact["kind"] for artifact in installed["again"]["artifacts"]] == ["agent_process"]
+        assert (await stage.script.tells("refused"))["message"] == "Invalid Request"
+        assert (await stage.script.tells("offline"))["message"] == "Install Failed"
+
+        folder = str(tmp_path / "app")
+        mcp = await stage.script.tells("mcp")
+        assert mcp["files"] == {
+            "type": "local",
+            "command": "files-server",
+            "args": ["--root", folder],
+            "env": {"MODE": "read"},
+        }
+        assert mcp["issues"] == {
+            "type": "remote",
+            "url": "http://127.0.0.1:1/mcp",
+            "headers": {"X-Team": "core"},
+            "transport": "http",
+        }
+        assert mcp["none"]["message"] == "Session Not Found"
+        skills = await stage.script.tells("skills")
+        assert skills["house"] == {
+            "sources": [{"type": "github", "source": "example/skills", "skills": ["review"], "ref": "main"}]
+        }
+        assert skills["none"]["message"] == "Session Not Found"
+
+        assert (await stage.script.tells("session"))["state"]["mcpServers"] == ["files", "issues"]
+        deleted = await stage.script.tells("deleted")
+        assert deleted["mcp"]["message"] == deleted["skills"]["message"] == "Session Not Found"

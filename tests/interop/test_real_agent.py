@@ -1,58 +1,66 @@
 """Real coding agents, driven through the daemon against the scripted model.
 
-Each agent is of another family: opencode speaks Chat Completions and is one process; claude speaks Messages and codex
-Responses, each through an adapter that has the agent proper as its child. codex does not end at the end of its stdin.
+Three families are looked at closely: opencode speaks Chat Completions and is one process; claude speaks Messages and
+codex Responses, each through an adapter that has the agent proper as its child. The others show that all this is not
+made for three.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
+import secrets
 import signal
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import trio
 
 from interop.acp_client import Client, RpcError
-from interop.daemon import Daemon, children_of, daemon, eventually, processes_with, zombies_of
 from interop.model_server import Model, open_model
-from interop.real_agents import REAL_AGENTS, RealAgent
+from interop.real_agents import AGENTS_DIR, REAL_AGENTS, RealAgent
+from support.daemon import Daemon, running
+from support.processes import children_of, eventually, zombies_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-INSTALL_SECONDS = 300.0
-CONVERSATION_SECONDS = 60.0  # 2 to 6 are usual; two cores may have other work
+CONVERSATION_SECONDS = 60.0  # 2 to 8 are usual; two cores may have other work
 PROMPT_SECONDS = 10.0  # an end that must come by itself: after a cancel, a DELETE, a death
 
-each_agent = pytest.mark.parametrize("agent", REAL_AGENTS, ids=lambda agent: agent.id)
-each_adapter = pytest.mark.parametrize(
-    "agent", [agent for agent in REAL_AGENTS if agent.id != "opencode"], ids=lambda agent: agent.id
-)
+CLOSE_UP = ("opencode", "claude", "codex")
 
 
-@dataclass(frozen=True, slots=True)
+def with_agents(*ids: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("agent", [REAL_AGENTS[id] for id in ids], ids=lambda agent: agent.id)
+
+
+each_agent = with_agents(*CLOSE_UP)
+each_adapter = with_agents("claude", "codex")
+each_other_agent = with_agents(*(id for id in REAL_AGENTS if id not in CLOSE_UP))
+
+
+@dataclass(slots=True)
 class Stage:
-    """An agent, its model, and the daemon between."""
+    """An agent, its model, and the daemon between.
+
+    Attributes:
+      own: the daemon and what it has started for itself.
+    """
 
     agent: RealAgent
     model: Model
     daemon: Daemon
     http: httpx.AsyncClient
-    folder: Path
-
-    @property
-    def work(self) -> Path:
-        return self.folder / "work"
+    work: Path
+    own: frozenset[int]
 
     def agent_processes(self) -> list[int]:
-        return processes_with(f"HOME={self.folder / 'home'}")
+        return [pid for pid in self.daemon.processes() if pid not in self.own]
 
     @asynccontextmanager
     async def client(self, name: str, server_id: str) -> AsyncIterator[Client]:
@@ -64,10 +72,12 @@ class Stage:
             yield client
             nursery.cancel_scope.cancel()
 
-    @asynccontextmanager
-    async def restarted(self) -> AsyncIterator[Stage]:
-        async with serving(self.folder / "data", self.daemon.port) as (running, http):
-            yield replace(self, daemon=running, http=http)
+    async def restart(self) -> None:
+        """The next daemon has the same address, and so the same sessions, but another token."""
+        self.daemon.token = secrets.token_hex(16)
+        await self.daemon.start()
+        self.own = frozenset(self.daemon.processes())
+        self.http.headers.update(self.daemon.headers)
 
     async def new_session(self, client: Client) -> str:
         session: str = (await client.request("session/new", cwd=str(self.work), mcpServers=[]))["sessionId"]
@@ -81,32 +91,30 @@ class Stage:
         response = await self.http.delete(f"/v1/acp/{server_id}")
         assert response.status_code == 204, response.text
 
+    async def described(self) -> dict[str, Any]:
+        response = await self.http.get(f"/v1/agents/{self.agent.id}", params={"config": "true"})
+        assert response.status_code == 200, response.text
+        described: dict[str, Any] = response.json()
+        return described
+
 
 @asynccontextmanager
 async def set_stage(agent: RealAgent, folder: Path) -> AsyncIterator[Stage]:
-    if shutil.which("npm") is None:
-        pytest.skip("npm is not on PATH")
-    if os.environ.get("SANDBOX_AGENT_TEST_INSTALL") == "0" and not agent.is_installed():
-        pytest.skip(f"{agent.id} is not installed, and SANDBOX_AGENT_TEST_INSTALL is 0")
-    with trio.fail_after(INSTALL_SECONDS):
-        installed = await agent.install()
-    (folder / "work").mkdir()
+    if (lacks := await agent.provide()) is not None:
+        pytest.skip(f"{agent.id}: {lacks}")
+    work = folder / "work"
+    work.mkdir()
     with trio.fail_after(CONVERSATION_SECONDS):
         async with open_model() as model:
-            installed.write_launcher(folder / "data", folder / "home", model.url)
-            async with serving(folder / "data") as (running, http):
-                yield Stage(agent, model, running, http, folder)
-        await eventually(lambda: not processes_with(str(folder)))
-
-
-@asynccontextmanager
-async def serving(data_dir: Path, port: int | None = None) -> AsyncIterator[tuple[Daemon, httpx.AsyncClient]]:
-    async with (
-        daemon(data_dir, port=port) as running,
-        httpx.AsyncClient(base_url=running.url, headers=running.headers, timeout=None, trust_env=False) as http,
-    ):
-        yield running, http
-        await eventually(lambda: not zombies_of(running.process.pid))
+            environment = agent.environment(folder / "home", model.url)
+            async with (
+                running(folder / "daemon", "--data-dir", str(AGENTS_DIR), **environment) as daemon,
+                httpx.AsyncClient(
+                    base_url=daemon.url, headers=daemon.headers, timeout=None, trust_env=False
+                ) as http,
+            ):
+                yield Stage(agent, model, daemon, http, work, frozenset(daemon.processes()))
+                await eventually(lambda: not zombies_of(daemon.pid))
 
 
 @each_agent
@@ -132,16 +140,9 @@ async def test_a_conversation_streams_in_order_asks_before_it_writes_and_survive
         assert len(ann.asked) == 2
         assert not unwanted.exists()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_expect_stop, ann, session, "hold", "cancelled")
-            heard = len(ann.events)
-            await ann.until(lambda: "tick " in ann.said(heard))  # it streams while it works
-            with trio.fail_after(PROMPT_SECONDS):
-                await ann.cancel(session)
-                await stage.model.until(lambda model: model.holding == 0)
+        await _cancel_in_mid_stream(stage, ann, session)
 
-        with pytest.raises(RpcError, match="the script says so"):
-            await ann.prompt(session, "fail 400")
+        await _expect_failure(agent, ann, session)
 
         stop_reason, chunks = await ann.prompt(session, "recite")
         assert stop_reason == "end_turn"
@@ -150,6 +151,24 @@ async def test_a_conversation_streams_in_order_asks_before_it_writes_and_survive
 
         numbers = [number for number, _ in ann.events]
         assert numbers == sorted(set(numbers))
+        with trio.fail_after(PROMPT_SECONDS):
+            await stage.destroy("first")
+            assert stage.agent_processes() == []
+
+
+@each_other_agent
+async def test_other_agents_write_a_file_stop_in_mid_stream_and_go_on(agent: RealAgent, tmp_path: Path) -> None:
+    async with set_stage(agent, tmp_path) as stage, stage.client("ann", "first") as ann:
+        session = await stage.new_session(ann)
+        wanted = stage.work / "wanted.txt"
+        stop_reason, chunks = await ann.prompt(session, f"write {wanted} as agreed")
+        assert (stop_reason, "".join(chunks)[-4:], len(ann.asked)) == ("end_turn", "done", int(agent.asks))
+        assert wanted.read_text() == "as agreed"
+
+        await _cancel_in_mid_stream(stage, ann, session)
+
+        stop_reason, chunks = await ann.prompt(session, "say 300")
+        assert (stop_reason, "".join(chunks)) == ("end_turn", "".join(f"{number} " for number in range(1, 301)))
         with trio.fail_after(PROMPT_SECONDS):
             await stage.destroy("first")
             assert stage.agent_processes() == []
@@ -206,7 +225,7 @@ async def test_a_killed_agent_takes_its_children_along_and_comes_back_with_the_c
         async with prompted_in_vain(ann, session, "hold"):
             await ann.until(lambda: "tick " in ann.said())
             doomed = set(stage.agent_processes())
-            (child,) = doomed.intersection(children_of(stage.daemon.process.pid))
+            (child,) = doomed.intersection(children_of(stage.daemon.pid))
             with trio.fail_after(PROMPT_SECONDS):
                 os.kill(child, signal.SIGKILL)
                 await stage.model.until(lambda model: model.holding == 0)
@@ -231,12 +250,13 @@ async def test_a_stopped_daemon_leaves_no_process_and_the_next_one_has_the_conve
             assert await ann.prompt(session, "say 3") == ("end_turn", ["1 ", "2 ", "3 "])
             async with prompted_in_vain(ann, session, "hold"):
                 await ann.until(lambda: "tick " in ann.said())
-                assert await stage.daemon.stop() == 0
-                assert processes_with(str(tmp_path)) == []
+                await stage.daemon.stop()
+                assert stage.daemon.processes() == []
                 await ann.ended.wait()
                 assert [aside["method"] for aside in ann.asides] == ["_sandboxagent/daemon/stopping"]
 
-        async with stage.restarted() as again, again.client("bob", "first") as bob:
+        await stage.restart()
+        async with stage.client("bob", "first") as bob:
             stop_reason, chunks = await bob.prompt(session, "recite")
             assert (stop_reason, json.loads("".join(chunks))[:1]) == ("end_turn", ["say 3"])
             assert bob.events[: len(ann.events)] == ann.events
@@ -250,8 +270,28 @@ async def test_a_killed_daemon_leaves_no_process_either(agent: RealAgent, tmp_pa
         async with prompted_in_vain(ann, session, "hold"):
             await ann.until(lambda: "tick " in ann.said())
             with trio.fail_after(PROMPT_SECONDS):
-                stage.daemon.process.kill()
-                await eventually(lambda: not processes_with(str(tmp_path)))
+                await stage.daemon.kill()
+                await eventually(lambda: not stage.daemon.processes())
+
+
+async def _cancel_in_mid_stream(stage: Stage, client: Client, session: str) -> None:
+    heard = len(client.events)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_expect_stop, client, session, "hold", "cancelled")
+        await client.until(lambda: "tick " in client.said(heard))  # it streams while it works
+        with trio.fail_after(PROMPT_SECONDS):
+            await client.cancel(session)
+            await stage.model.until(lambda model: model.holding == 0)
+
+
+async def _expect_failure(agent: RealAgent, client: Client, session: str) -> None:
+    if agent.fails:
+        with pytest.raises(RpcError, match="the script says so"):
+            await client.prompt(session, "fail 400")
+    else:
+        stop_reason, chunks = await client.prompt(session, "fail 400")
+        assert stop_reason == "end_turn"
+        assert "the script says so" in "".join(chunks)
 
 
 async def _expect_stop(client: Client, session: str, text: str, expected: str) -> None:

@@ -177,6 +177,7 @@ async def test_the_environment_sets_what_the_options_set(tmp_path: Path) -> None
         "SANDBOX_AGENT_LOG_LEVEL": "debug",
         "SANDBOX_AGENT_LOG_FORMAT": "json",
         "PATH": f"{os.path.dirname(COMMAND)}:{os.environ['PATH']}",
+        "SANDBOX_AGENT_INHERIT_ENV": "MY_*, OTHER npm_*,SANDBOX_AGENT_*",
         "npm_config_registry": "https://registry.example",
         "MY_KEY": "inherited",
     }

@@ -19,7 +19,7 @@ async def test_the_demo_shows_a_conversation_a_crash_and_a_recovery_and_leaves_n
             [sys.executable, "-m", "sandbox_agent", "demo"],
             capture_stdout=True,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "TMPDIR": directory, "DEMO_MARK": directory},
+            env={**os.environ, "TMPDIR": directory},
         )
         text = shown.stdout.decode()
         assert "Hello! Everything I say comes back." in text
@@ -33,7 +33,7 @@ async def test_the_demo_shows_a_conversation_a_crash_and_a_recovery_and_leaves_n
 
 
 def _marked(mark: str) -> list[str]:
-    return [p.parent.name for p in Path("/proc").glob("[0-9]*/environ") if f"DEMO_MARK={mark}".encode() in _bytes(p)]
+    return [p.parent.name for p in Path("/proc").glob("[0-9]*/environ") if f"TMPDIR={mark}".encode() in _bytes(p)]
 
 
 def _bytes(path: Path) -> bytes:

@@ -110,7 +110,7 @@ class Route:
 def quart_app(data_dir: Path) -> Any:
     """The application below its layers, of a daemon that does not run."""
     nothing = cast("Any", None)  # none of it is touched before a request comes
-    app = cast("Any", create_app(Config(data_dir=data_dir), nothing, nothing, nothing, nothing))
+    app = cast("Any", create_app(Config(data_dir=data_dir), *[nothing] * 6))
     while not hasattr(app, "url_map"):
         app = app._app
     return app

@@ -1,10 +1,12 @@
 """The catalog: every agent as data, and how its id becomes a command."""
 
-from .catalog import Catalog, Launch
+from .catalog import MOCK, Catalog, Launch
+from .config_options import static_options
 from .entry import AGENT_ID, Agent, BadCatalog, Binary, Distribution, Native, Npx, Uvx
 
 __all__ = [
     "AGENT_ID",
+    "MOCK",
     "Agent",
     "BadCatalog",
     "Binary",
@@ -14,4 +16,5 @@ __all__ = [
     "Native",
     "Npx",
     "Uvx",
+    "static_options",
 ]

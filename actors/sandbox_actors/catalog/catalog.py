@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..errors import AgentNotInstalled, UnsupportedAgent
+from ..redaction import Redactor, secrets_in
 from .entry import AGENT_ID, Agent
 from .environment import agent_environment
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Catalog", "Launch"]
+__all__ = ["MOCK", "Catalog", "Launch"]
 
 MOCK = "mock"
 
@@ -95,7 +96,7 @@ class Catalog:
         agent = self.agent(id)
         if agent.command is not None:
             return tuple(agent.command)
-        if (launcher := self.launcher(agent.id)) is not None:
+        if (launcher := self.launcher(agent.id)) is not None and os.access(launcher, os.X_OK):
             return (str(launcher),)
         if agent.id == MOCK:
             return (sys.executable, "-m", "sandbox_actors.mock")
@@ -117,11 +118,19 @@ class Catalog:
             how = f"run 'sandbox-agent install-agent {agent.id}'"
             if agent.on_path is not None:
                 how += f", or put a program {agent.on_path[0]!r} on PATH"
+            if (launcher := self.launcher(agent.id)) is not None:
+                how = f"its launcher {launcher} is not executable; {how}"
             raise AgentNotInstalled(agent.id, how)
         env = agent_environment(agent, self.environment, self.inherited)
         if self.program is not None:
             env["SANDBOX_AGENT_BIN"] = self.program  # launcher scripts of the public wire run us by it
         return Launch(argv, {**env, **agent.env}, agent.cwd)
+
+    def redactor(self, *more: str) -> Redactor:
+        """It knows the secrets of the environment, of the definitions of agents, and some more."""
+        return Redactor(
+            secrets_in(self.environment).union(more, *(secrets_in(own.env) for own in self.agents.values()))
+        )
 
     def launcher(self, id: str) -> Path | None:
         """The launcher script of an agent, where there is one."""

@@ -1,18 +1,49 @@
 """One agent of the catalog, in the shape of the ACP registry and with what the registry does not say.
 
 `id`, `name`, `version`, `description` and `distribution` are the registry's own (ACP registry, format of 2026). The
-rest is what it takes to install that agent without running other people's install scripts, and to tell of it.
+rest is what it takes to install that agent without running other people's install scripts, and to tell of it. Values
+that could not work, or would mean something else to a shell or to npm, are refused wherever an agent is made.
 """
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 import msgspec
 
-__all__ = ["AGENT_ID", "Agent", "BadCatalog", "Binary", "Distribution", "Native", "Npx", "Uvx"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "AGENT_ID",
+    "Agent",
+    "BadCatalog",
+    "Binary",
+    "Distribution",
+    "Native",
+    "Npx",
+    "Origin",
+    "Uvx",
+    "is_loopback",
+]
 
 AGENT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+"""A name that a shell can export."""
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+PLATFORMS = frozenset(
+    f"{system}-{machine}" for system in ("darwin", "linux", "windows") for machine in ("aarch64", "x86_64")
+)
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+Origin: TypeAlias = Literal["shipped", "registry", "file", "environment"]
+"""Which layer has said how an agent is had: this package, a registry document, the user's file, or a variable."""
 
 
 class BadCatalog(Exception):
@@ -26,6 +57,11 @@ class Npx(msgspec.Struct, forbid_unknown_fields=True):
     args: list[str] = []
     env: dict[str, str] = {}
 
+    def __post_init__(self) -> None:
+        _check_package(self.package)
+        _check_arguments(self.args)
+        _check_variables(self.env)
+
 
 class Uvx(msgspec.Struct, forbid_unknown_fields=True):
     """A PyPI package. `package` is a requirement such as `name==version` or `name[extra]==version`."""
@@ -33,6 +69,11 @@ class Uvx(msgspec.Struct, forbid_unknown_fields=True):
     package: str
     args: list[str] = []
     env: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        _check_package(self.package)
+        _check_arguments(self.args)
+        _check_variables(self.env)
 
 
 class Binary(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,6 +91,22 @@ class Binary(msgspec.Struct, forbid_unknown_fields=True):
     env: dict[str, str] = {}
     sha256: str | None = None
 
+    def __post_init__(self) -> None:
+        parts = urlsplit(self.archive)
+        allowed = parts.scheme in ("https", "file") or (parts.scheme == "http" and is_loopback(parts.hostname))
+        if not allowed or (parts.scheme == "https" and not parts.hostname) or not self.archive.isprintable():
+            raise ValueError("archive must be a URL: https, file, or http on loopback")
+        if not self.cmd.isprintable() or self.cmd.startswith("/") or ".." in self.cmd.replace("\\", "/").split("/"):
+            raise ValueError("cmd must be a path within the archive")
+        if not self.cmd.removeprefix("./"):
+            raise ValueError("cmd must name a program")
+        if self.sha256 is not None:
+            self.sha256 = self.sha256.lower()
+            if not SHA256.fullmatch(self.sha256):
+                raise ValueError("sha256 must have 64 hexadecimal digits")
+        _check_arguments(self.args)
+        _check_variables(self.env)
+
 
 class Distribution(msgspec.Struct, forbid_unknown_fields=True):
     """How an agent is had. Where there are several ways, npx is taken before uvx, and uvx before binary.
@@ -61,6 +118,12 @@ class Distribution(msgspec.Struct, forbid_unknown_fields=True):
     npx: Npx | None = None
     uvx: Uvx | None = None
     binary: dict[str, Binary] = {}
+
+    def __post_init__(self) -> None:
+        if self.npx is None and self.uvx is None and not self.binary:
+            raise ValueError("distribution needs npx, uvx or binary")
+        if unknown := sorted(self.binary.keys() - PLATFORMS):
+            raise ValueError(f"there is no platform {unknown[0]!r}: use one of {', '.join(sorted(PLATFORMS))}")
 
 
 class Native(msgspec.Struct, forbid_unknown_fields=True):
@@ -89,6 +152,8 @@ class Agent(msgspec.Struct, forbid_unknown_fields=True):
       program: the executable within the install; None: the one that npx or uvx would run.
       packages: further npm packages beside the distribution's, pinned, in the same prefix.
       after_install: a command run once in the npm prefix, since install scripts are off.
+      verify_env: variables under which a fresh install is asked whether it works, where it starts only with a
+        configuration; never those of a session.
       on_path: a command that is as good as an install where its program is on PATH.
       node: the lowest major version of Node.js that runs it.
       python: which Python runs it, as a version specifier (PEP 440).
@@ -97,6 +162,7 @@ class Agent(msgspec.Struct, forbid_unknown_fields=True):
       credentials: names of the providers whose credentials let it work; empty: it needs none. One is enough.
       environment: patterns (`*` at the end) of variables of its own that it inherits from the daemon.
       lacks: members of the public wire's capabilities that are false for it.
+      origin: the layer that has said how it is had; no file can set it.
     """
 
     id: str
@@ -111,6 +177,7 @@ class Agent(msgspec.Struct, forbid_unknown_fields=True):
     program: str | None = None
     packages: list[str] = []
     after_install: list[str] | None = None
+    verify_env: dict[str, str] = {}
     on_path: list[str] | None = None
     node: int | None = None
     python: str | None = None
@@ -119,3 +186,52 @@ class Agent(msgspec.Struct, forbid_unknown_fields=True):
     credentials: list[str] = []
     environment: list[str] = []
     lacks: list[str] = []
+    origin: Origin = "shipped"
+
+    def __post_init__(self) -> None:
+        for name, command in (
+            ("command", self.command),
+            ("on_path", self.on_path),
+            ("after_install", self.after_install),
+        ):
+            if command is not None:
+                if not command or not command[0]:
+                    raise ValueError(f"{name} must name a program")
+                _check_arguments(command)
+        for package in self.packages:
+            _check_package(package)
+        for alias in self.aliases:
+            if not AGENT_ID.fullmatch(alias):
+                raise ValueError(f"the alias {alias!r} is no id: use lower case letters, digits, '.', '_', '-'")
+        if self.program is not None and (not self.program or "\0" in self.program):
+            raise ValueError("program must name a program")
+        if self.native is not None and (not self.native.program or "/" in self.native.program):
+            raise ValueError("native must name a program, without its folder")
+        if self.node is not None and self.node < 1:
+            raise ValueError("node must be a major version of Node.js")
+        _check_variables(self.env)
+        _check_variables(self.verify_env)
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a URL's host is this machine for certain."""
+    return host in LOOPBACK
+
+
+def _check_package(spec: str) -> None:
+    # Neither npm nor uv may take it for an option, and a log must not be broken by it.
+    if not spec or spec.startswith("-") or not spec.isprintable() or spec != spec.strip():
+        raise ValueError(f"{spec!r} is no package")
+
+
+def _check_arguments(arguments: Sequence[str]) -> None:
+    if any("\0" in argument for argument in arguments):
+        raise ValueError("an argument cannot have a NUL in it")
+
+
+def _check_variables(variables: Mapping[str, str]) -> None:
+    for name, value in variables.items():
+        if not VARIABLE.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of a variable")
+        if "\0" in value:
+            raise ValueError(f"the variable {name} has a NUL in its value")

@@ -12,19 +12,24 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
-from .entry import AGENT_ID, Agent, BadCatalog
+from .changes import with_registry
+from .entry import Agent, BadCatalog
+from .overrides import with_definitions, with_variables
+from .pins import pinned
+from .platforms import node_platform
+from .registry import MAX_DOCUMENT, parse_registry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["read_agents"]
+__all__ = ["read_agents", "registry_cache", "shipped_agents"]
 
 Definitions: TypeAlias = "dict[str, dict[str, object]]"
 
 
 class _AgentsFile(msgspec.Struct, forbid_unknown_fields=True):
-    agents: dict[str, dict[str, object]]
+    agents: Definitions
 
 
 def read_agents(
@@ -40,34 +45,52 @@ def read_agents(
     Raises:
       BadCatalog: a layer cannot be read, or is not of its shape.
     """
-    layers = [_parse(resources.files(__package__).joinpath("agents.toml").read_text(), "agents.toml")]
+    agents = shipped_agents()
+    if registry is not None and (document := _cached(registry)) is not None:
+        told = f"the registry document {registry}"
+        try:
+            agents, _ = with_registry(agents, parse_registry(document, told))
+        except BadCatalog as error:
+            raise BadCatalog(f"{error}; fetch it again, or run 'sandbox-agent agents refresh --clear'") from None
     if agents_file is not None:
-        try:
-            layers.append(_parse(agents_file.read_text(), str(agents_file)))
-        except OSError as error:
-            raise BadCatalog(f"cannot read the agents file {agents_file}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise BadCatalog(f"the agents file {agents_file} is not valid: {error}") from None
-    agents: dict[str, Agent] = {}
-    merged: Definitions = {}
-    for layer in layers:
-        for id, definition in layer.items():
-            merged[id] = {**merged.get(id, {}), **definition}
-    for id, definition in merged.items():
-        try:
-            agents[id] = msgspec.convert({"name": id, **definition, "id": id}, Agent)
-        except msgspec.ValidationError as error:
-            raise BadCatalog(f"the agent {id!r} is not valid: {error}") from None
-    return agents
+        agents = with_definitions(agents, _read_file(agents_file), f"the agents file {agents_file}")
+    return with_variables(agents, environment or {})
 
 
-def _parse(text: str, name: str) -> Definitions:
+def registry_cache(data_dir: Path) -> Path:
+    """Where the registry document is that was fetched last."""
+    return data_dir / "registry.json"
+
+
+def shipped_agents() -> dict[str, Agent]:
+    """The agents that this release knows, by id."""
+    text = resources.files("sandbox_actors.catalog").joinpath("agents.toml").read_text(encoding="utf-8")
+    definitions = _parse(text.replace("{platform}", node_platform()), "agents.toml", as_json=False)
+    return {id: pinned(msgspec.convert({**each, "id": id}, Agent)) for id, each in definitions.items()}
+
+
+def _cached(registry: Path) -> bytes | None:
     try:
-        data = json.loads(text) if name.endswith(".json") else tomllib.loads(text)
-        agents = msgspec.convert(data, _AgentsFile).agents
+        with registry.open("rb") as file:
+            return file.read(MAX_DOCUMENT + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise BadCatalog(f"cannot read the registry document {registry}: {error.strerror}") from None
+
+
+def _read_file(file: Path) -> Definitions:
+    try:
+        return _parse(file.read_text(encoding="utf-8"), str(file), as_json=file.name.endswith(".json"))
+    except OSError as error:
+        raise BadCatalog(f"cannot read the agents file {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise BadCatalog(f"the agents file {file} is not valid: {error}") from None
+
+
+def _parse(text: str, name: str, *, as_json: bool) -> Definitions:
+    try:
+        data = json.loads(text) if as_json else tomllib.loads(text)
+        return msgspec.convert(data, _AgentsFile).agents
     except (ValueError, RecursionError, msgspec.ValidationError) as error:
         raise BadCatalog(f"the agents file {name} is not valid: {error}") from None
-    for id in agents:
-        if not AGENT_ID.fullmatch(id):
-            raise BadCatalog(f"the agents file {name} has the id {id!r}: use lower case letters, digits, '.', '_', '-'")
-    return agents

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from .. import __version__
+from .agents import agents
+from .api import api
+from .credentials import credentials
+from .daemon import daemon
+from .doctor import doctor
+from .install import install_agent
 from .server import demo, mock_agent, mock_agent_process, server
 
 __all__ = ["main"]
 
 
+class _Command(click.Group):
+    """It ends at ^C without a word, with the exit code that shells expect."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except* KeyboardInterrupt:  # out of Trio it comes in a group
+            pass
+        sys.exit(130)
+
+
 @click.group(
+    cls=_Command,
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
@@ -25,5 +45,5 @@ def main(context: click.Context, token: str | None, no_token: bool) -> None:
     context.obj = {"token": token, "no_token": no_token}
 
 
-for command in (server, demo, mock_agent, mock_agent_process):
+for command in (server, daemon, install_agent, agents, api, credentials, doctor, demo, mock_agent, mock_agent_process):
     main.add_command(command)

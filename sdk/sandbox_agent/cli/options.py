@@ -6,14 +6,43 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-__all__ = ["data_dir_option", "env", "flags", "json_option", "program_path", "tell_json"]
+__all__ = [
+    "Failure",
+    "agents_option",
+    "data_dir_option",
+    "env",
+    "flags",
+    "given_token",
+    "json_option",
+    "plain",
+    "program_path",
+    "tell_json",
+    "tell_table",
+    "token_options",
+]
+
+WIDTH = 1000
+"""Columns of a table that nobody looks at: what is piped into a program must not be cut."""
+
+
+class Failure(click.ClickException):
+    """The command could not do what it was asked: one line on stderr, and exit code 1."""
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        click.echo(f"sandbox-agent: {plain(self.message)}", file=file, err=file is None)
+
+
+def plain(text: str) -> str:
+    """A text from elsewhere, on one line and without what a terminal would obey."""
+    words = " ".join(text.split())
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in words)
 
 
 def env(name: str) -> dict[str, Any]:
@@ -46,7 +75,38 @@ data_dir_option = click.option(
     help="Where agents are.  [default: ~/.local/share/sandbox-agent]",
 )
 
+agents_option = click.option(
+    "--agents",
+    type=click.Path(path_type=Path, dir_okay=False),
+    **env("AGENTS"),
+    help="TOML or JSON file that defines agents of your own.",
+)
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text for people.")
+
+
+def _keep(context: click.Context, parameter: click.Parameter, given: str | bool | None) -> None:
+    if given is not None and given is not False:
+        context.obj[str(parameter.name)] = given
+
+
+token_options = flags(
+    click.option(
+        "-t", "--token", expose_value=False, callback=_keep,
+        help="As the option of the whole command.  [env: SANDBOX_AGENT_TOKEN]",
+    ),
+    click.option(
+        "-n", "--no-token", is_flag=True, expose_value=False, callback=_keep,
+        help="As the option of the whole command.",
+    ),
+)  # fmt: skip
+"""The whole command's options for the token, taken behind a command's name as well."""
+
+
+def given_token(context: click.Context) -> str | None:
+    """The token that was given in front of the command's name or behind it, or by the environment."""
+    token: str | None = context.obj["token"]
+    return token
 
 
 def tell_json(document: object) -> None:
@@ -54,6 +114,26 @@ def tell_json(document: object) -> None:
     import msgspec
 
     click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+
+
+def tell_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table for people on stdout; a pipe gets the same, never cut."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(plain(cell)) for cell in row))  # Text: what is in brackets is no markup
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=WIDTH)
+    with console.capture() as shown:
+        console.print(table)
+    for line in shown.get().splitlines():
+        click.echo(line.rstrip())  # the last column is padded, too
 
 
 def program_path() -> str | None:

@@ -46,6 +46,10 @@ DAY = 24 * 60 * 60
         help="Install no agents on first use; a request to install one is still carried out.",
     ),
     click.option(
+        "--inherit-env", multiple=True, metavar="PATTERN", **env("INHERIT_ENV"),
+        help="Variables of this environment that agents get, too, such as 'MY_*'; repeatable. '*' alone: all.",
+    ),
+    click.option(
         "--max-body", default=64 << 20, type=click.IntRange(min=1), show_default=True, **env("MAX_BODY"),
         help="Bytes of the largest request body.",
     ),
@@ -107,6 +111,7 @@ def server(
     agents: Path | None,
     offline: bool,
     require_preinstall: bool,
+    inherit_env: tuple[str, ...],
     max_body: int,
     request_timeout_ms: int | None,
     retention_bytes: int,
@@ -128,6 +133,7 @@ def server(
     import trio
 
     from sandbox_actors.journal import Retention
+    from sandbox_actors.redaction import Redactor, secrets_in
     from sandbox_http.config import BadConfig, Config, Cors
     from sandbox_http.daemon import run_daemon
     from sandbox_http.logs import set_up_logs
@@ -153,13 +159,15 @@ def server(
         restart=RestartPolicy(intensity=restart_limit, backoff=restart_backoff_ms / 1000),
         grace=grace,
         program=program_path(),
+        inherited=tuple(pattern for given in inherit_env for pattern in given.replace(",", " ").split()),
     )
-    set_up_logs(log_level, as_json=log_format == "json")
+    redactor = Redactor({*secrets_in(os.environ), *([token] if token else [])})
+    set_up_logs(log_level, as_json=log_format == "json", redactor=redactor)
     try:
         trio.run(run_daemon, config)
     except* BadConfig as group:
         for error in group.exceptions:
-            click.echo(f"sandbox-agent: {error}", err=True)
+            click.echo(f"sandbox-agent: {redactor.redact(str(error))}", err=True)
         sys.exit(1)
 
 

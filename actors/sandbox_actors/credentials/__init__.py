@@ -1,0 +1,7 @@
+"""Credentials: which providers' API keys and logins this machine has, and what an agent is given of them."""
+
+from .credential import Credential, Credentials, Kind, Secret
+from .discovery import discover
+from .providers import PROVIDERS, Provider
+
+__all__ = ["PROVIDERS", "Credential", "Credentials", "Kind", "Provider", "Secret", "discover"]

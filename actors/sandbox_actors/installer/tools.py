@@ -1,0 +1,133 @@
+"""The tools of this machine that installs need: Node.js with npm, uv, and a Python that will do.
+
+A program that is found is not yet one that runs: a shim of a version manager stands for versions that are not there.
+So what is chosen by its version has been run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from .trouble import Trouble
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from .site import Site
+
+__all__ = ["find_node", "find_npm", "find_python", "find_uv", "satisfies"]
+
+GET_NODE = "install Node.js 22 or later with npm (your system's package manager has it), and try again"
+
+TOLD_WITHIN = 15.0
+"""Seconds for a program to tell its version."""
+
+_NODE_VERSION = re.compile(r"v(\d+)\.\d+\.\d+")
+_PYTHON_NAME = re.compile(r"python3\.(\d+)")
+_CLAUSE = re.compile(r"(===?|~=|!=|<=|>=|<|>)\s*(\d+(?:\.\d+)*)(\.\*)?")
+
+
+def find_npm(site: Site) -> str:
+    """The path of npm. Raises `Trouble` where npm or Node.js is missing."""
+    for program, name in (("node", "Node.js"), ("npm", "npm")):
+        if shutil.which(program, path=site.environment.get("PATH", "")) is None:
+            raise Trouble("missing_tool", f"it needs {name}, and there is no {program!r} on PATH; {GET_NODE}")
+    return str(shutil.which("npm", path=site.environment.get("PATH", "")))
+
+
+async def find_node(site: Site) -> int:
+    """The major version of the Node.js on PATH. Raises `Trouble` where it does not run."""
+    lines = await _told(site, "node", "--version")
+    found = _NODE_VERSION.match(lines[-1]) if lines else None
+    if found is None:
+        raise Trouble("missing_tool", f"the 'node' on PATH does not tell its version; {GET_NODE}", lines or ())
+    return int(found[1])
+
+
+def find_uv(site: Site) -> str | None:
+    """The path of uv: on PATH, or installed beside us."""
+    beside = str(Path(sys.executable).parent)
+    return shutil.which("uv", path=site.environment.get("PATH", "")) or shutil.which("uv", path=beside)
+
+
+async def find_python(site: Site, specifier: str | None) -> str | None:
+    """The path of a Python that a specifier (PEP 440) allows; None where none was found.
+
+    Our own comes first, then the lowest that will do: a package that asks for "at least" was tried with that.
+    """
+    own = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
+    if await trio.Path(own).is_file() and (
+        specifier is None
+        or satisfies((sys.version_info.major, sys.version_info.minor, sys.version_info.micro), specifier)
+    ):
+        return str(own)
+    for candidate in await trio.to_thread.run_sync(_candidates, site.environment):
+        lines = await _told(site, str(candidate), "-I", "-c", "import sys; print(*sys.version_info[:3])")
+        if lines and re.fullmatch(r"\d+ \d+ \d+", lines[-1]):
+            version = tuple(map(int, lines[-1].split()))
+            if specifier is None or satisfies(version, specifier):
+                return str(candidate)
+    return None
+
+
+def satisfies(version: tuple[int, ...], specifier: str) -> bool:
+    """Whether a version fits a specifier such as `>=3.12,<3.14`. One that cannot be read fits nothing."""
+    clauses = [_CLAUSE.fullmatch(clause.strip()) for clause in specifier.split(",") if clause.strip()]
+    return all(clause is not None and _fits(version, clause) for clause in clauses)
+
+
+def _fits(version: tuple[int, ...], clause: re.Match[str]) -> bool:
+    wanted = tuple(map(int, clause[2].split(".")))
+    size = max(len(version), len(wanted))
+    left, right = (each + (0,) * (size - len(each)) for each in (version, wanted))
+    starts = version[: len(wanted)] == wanted
+    match clause[1]:
+        case "~=":
+            return left >= right and version[: len(wanted) - 1] == wanted[:-1]
+        case "==" | "===":
+            return starts if clause[3] else left == right
+        case "!=":
+            return not (starts if clause[3] else left == right)
+        case "<":
+            return left < right
+        case "<=":
+            return left <= right
+        case ">":
+            return left > right
+        case _:
+            return left >= right
+
+
+def _candidates(environment: Mapping[str, str]) -> list[Path]:
+    """Programs that may be a Python 3, the lowest version first: on PATH, of pyenv, of uv."""
+    folders = [Path(folder) for folder in environment.get("PATH", "").split(os.pathsep) if folder]
+    if home := environment.get("HOME"):
+        folders += sorted(Path(home).glob(".pyenv/versions/*/bin"))
+        folders += sorted(Path(home).glob(".local/share/uv/python/*/bin"))
+    found: list[tuple[int, Path]] = []
+    for folder in folders:
+        found += [
+            (int(name[1]), program)
+            for program in folder.glob("python3.*")
+            if (name := _PYTHON_NAME.fullmatch(program.name)) and program.is_file()
+        ]
+    # Sorting is stable: of one version the first on PATH is taken.
+    return [program for _, program in sorted(found, key=lambda each: each[0])]
+
+
+async def _told(site: Site, *argv: str) -> tuple[str, ...] | None:
+    """What a program says when it is run; None where it does not run, or fails."""
+    with trio.move_on_after(TOLD_WITHIN):
+        try:
+            finished = await site.tool(argv, env=site.tool_environment())
+        except Trouble:
+            return None
+        return finished.lines if finished.code == 0 else None
+    return None
