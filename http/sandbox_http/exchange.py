@@ -1,0 +1,142 @@
+"""One POST of a client: its envelope on the way to the agent, and the answer on the way back, however long it takes.
+
+Node's fetch gives up after 300 s without a head, proxies after 30 to 60 s without a byte. So a request that takes long,
+because its agent works or is being installed, gets its head and, from then on, blanks: JSON may begin with blanks. From
+there on everything that happens is told by JSON-RPC.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+from quart import Response
+
+from sandbox_actors.directory_config import stored_servers
+from sandbox_actors.envelope import error_response
+from sandbox_actors.errors import Refusal, as_refusal
+from sandbox_actors.messages import Say
+from sandbox_supervisor import ActorError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from msgspec import Raw
+
+    from sandbox_actors.envelope import Head
+    from sandbox_actors.session import Session
+    from sandbox_actors.sessions import Sessions
+    from sandbox_supervisor import Reply
+
+    from .streams import Streams
+
+__all__ = ["Exchange", "json_response"]
+
+HEAD_WITHIN = 5.0
+"""Seconds after which the head is sent."""
+
+BLANK_EVERY = 10.0
+"""Seconds between two blanks."""
+
+
+class _Timeout(Refusal):
+    """The time for requests that the daemon was started with is over. The answer still comes on the streams."""
+
+    name = "timeout"
+
+
+@dataclass(slots=True, eq=False)
+class Exchange:
+    """See the module.
+
+    Attributes:
+      server: the session's id.
+      agent: which agent it is to have; None where the client does not say.
+      begun: the session that has the envelope, and what will be its answer.
+    """
+
+    sessions: Sessions
+    streams: Streams
+    server: str
+    agent: str | None
+    envelope: bytes
+    head: Head
+    begun: tuple[Session, Reply[bytes]] | None = None
+
+    async def prepared(self) -> bool:
+        """Have the agent of a new session installed; False where that takes longer than a client waits for a head.
+
+        Raises:
+          UnsupportedAgent, AgentNotInstalled, InstallFailed, ShuttingDown.
+        """
+        if self.agent is None or self.head.request_id is None:
+            return True
+        with trio.move_on_after(HEAD_WITHIN):
+            await self.sessions.prepare(self.server, self.agent)
+            return True
+        return False
+
+    async def obtained(self) -> Session:
+        """The session, made if it is new. Raises as `Sessions.obtain`."""
+        return await self.sessions.obtain(self.server, self.agent)
+
+    async def said(self, session: Session) -> bool:
+        """Hand the envelope to the session; tell whether there will be an answer.
+
+        Raises:
+          ActorError: it is not taken.
+        """
+        servers = await stored_servers(self.sessions.directory_config, self.head.method_name, self.head.params)
+        accepted = await session.ref.ask(Say(self.envelope, self.head, servers))
+        if accepted.answer is not None:
+            self.begun = session, accepted.answer
+        return accepted.answer is not None
+
+    async def response(self, id: Raw, timeout: float | None) -> Response:
+        """The response to a request: its answer, at once or in the end.
+
+        Args:
+          timeout: seconds after which an error is the answer; None: never.
+        """
+        deadline = trio.current_time() + (timeout if timeout is not None else float("inf"))
+        if self.begun is not None:
+            with trio.move_on_at(min(deadline, trio.current_time() + HEAD_WITHIN)):
+                return json_response(await self._answer(id))
+            if trio.current_time() >= deadline:
+                return json_response(_late(id))
+        response = json_response(self._slowly(id, deadline))
+        response.timeout = None
+        return response
+
+    async def _slowly(self, id: Raw, deadline: float) -> AsyncIterator[bytes]:
+        envelope: bytes | None = None
+        while envelope is None and trio.current_time() < deadline:
+            yield b" "
+            with trio.move_on_at(min(deadline, trio.current_time() + BLANK_EVERY)):
+                envelope = await self._answer(id)
+        yield envelope if envelope is not None else _late(id)
+
+    async def _answer(self, id: Raw) -> bytes:
+        """The answer, or what became of it. May be cancelled and tried again."""
+        try:
+            if self.begun is None:
+                await self.sessions.prepare(self.server, self.agent or "")
+                # What is begun must not be begun again. There is nothing left to wait for but a process' start.
+                with trio.CancelScope(shield=True):
+                    await self.said(await self.obtained())
+            assert self.begun is not None, "a request has an answer"
+            session, answer = self.begun
+            envelope = await answer.wait()
+        except ActorError as error:
+            return error_response(id, as_refusal(error))
+        await self.streams.level(session.log)  # whoever has the answer shall have had the updates before it
+        return envelope
+
+
+def json_response(body: bytes | AsyncIterator[bytes]) -> Response:
+    return Response(body, content_type="application/json")
+
+
+def _late(id: Raw) -> bytes:
+    return error_response(id, _Timeout("the agent has not answered in time; its answer will come on the event stream"))
