@@ -59,6 +59,7 @@ class Config:
       program: the path of the `sandbox-agent` command, for launcher scripts.
       environment: what agents get beside what they inherit of the daemon's own environment.
       inherited: patterns of further variables of the daemon's that agents inherit, see `catalog.environment`.
+      trust_directory_config: whether sessions get the MCP servers of a directory also where nobody stored them here.
     """
 
     data_dir: Path
@@ -79,6 +80,7 @@ class Config:
     program: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     inherited: tuple[str, ...] = ()
+    trust_directory_config: bool = False
 
     def check(self) -> None:
         """Raises `BadConfig` if this is not safe or makes no sense."""

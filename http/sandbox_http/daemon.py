@@ -117,7 +117,11 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
                         run,
                         reaper,
                         policy=config.restart,
-                        directory_config=DirectoryConfig(environment),
+                        directory_config=DirectoryConfig(
+                            environment,
+                            config.data_dir / "directory-config.key",
+                            trusting=config.trust_directory_config,
+                        ),
                         redactor=catalog.redactor(*filter(None, [config.token])),
                     ),
                     root,

@@ -215,7 +215,7 @@ async def test_params_that_make_no_sense_are_the_agents_to_refuse(params: bytes 
 
 
 async def test_only_requests_that_open_a_session_without_servers_of_their_own_are_looked_at(tmp_path: Path) -> None:
-    config = DirectoryConfig({})
+    config = DirectoryConfig({}, tmp_path / "key")
     await config.put(MCP, str(tmp_path), "a", MCP.parse(NPX))
     await config.put(MCP, str(tmp_path / "below"), "b", MCP.parse(NPX))
 
@@ -236,7 +236,7 @@ async def test_only_requests_that_open_a_session_without_servers_of_their_own_ar
 
 
 async def test_a_file_that_cannot_be_used_costs_the_session_its_servers_and_is_told(tmp_path: Path) -> None:
-    config = DirectoryConfig({})
+    config = DirectoryConfig({}, tmp_path / "key")
     await config.put(MCP, str(tmp_path), "a", MCP.parse(NPX))
     file = tmp_path / ".sandbox-agent" / "config" / "mcp.json"
     file.write_text('{"a":{"type":"local","command":"x","env":{"KEY":["secret"]}}}')
@@ -252,7 +252,7 @@ async def test_a_file_that_cannot_be_used_costs_the_session_its_servers_and_is_t
 
 async def test_a_disk_that_hangs_holds_up_no_session(tmp_path: Path, autojump_clock: MockClock) -> None:
     class Hanging(DirectoryConfig):
-        async def entries(self, kind: object, directory: str) -> Any:
+        async def vetted(self, kind: object, directory: str) -> Any:
             await trio.sleep_forever()
 
     stored = await stored_servers(Hanging({}), "session/new", {"cwd": str(tmp_path)})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from sandbox_http.acp import HEAD_WITHIN
+from sandbox_http.exchange import HEAD_WITHIN
 from support.clients import Session, refused, texts
 from support.processes import alive
 from support.serving import routes, script, serving

@@ -214,7 +214,7 @@ async def test_two_hundred_parallel_changes_lose_nothing(tmp_path: Path) -> None
     stored: dict[str, Any] = json.loads(file.read_bytes())
     assert {name: entry["command"] for name, entry in stored.items()} == {f"n{i}": f"c{i}" for i in range(200)}
     assert list(stored) == sorted(stored)
-    assert sorted(os.listdir(file.parent)) == [".mcp.json.lock", "mcp.json"]
+    assert sorted(os.listdir(file.parent)) == [".mcp.json.lock", ".mcp.json.mac", "mcp.json"]
 
 
 async def test_a_full_disk_costs_the_change_and_nothing_that_was_there(tmp_path: Path) -> None:
@@ -233,5 +233,9 @@ async def test_a_full_disk_costs_the_change_and_nothing_that_was_there(tmp_path:
         assert response.status_code == 502
         assert response.json()["type"] == "urn:sandbox-agent:error:stream_error"
         assert (await client.get(url, params=about)).json()["command"] == "x"
-        assert sorted(os.listdir(tmp_path / ".sandbox-agent" / "config")) == [".mcp.json.lock", "mcp.json"]
+        assert sorted(os.listdir(tmp_path / ".sandbox-agent" / "config")) == [
+            ".mcp.json.lock",
+            ".mcp.json.mac",
+            "mcp.json",
+        ]
         assert (await put(json={"type": "local", "command": "z"})).status_code == 204

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import trio
 
+from sandbox_actors.directory_config import MCP, DirectoryConfig
 from support.clients import Session
 from support.command import started
 from support.journal import kept
@@ -74,7 +75,15 @@ def stdin_of(folder: Path, method: str) -> list[Json]:
     return [message for message in messages if message["method"] == method]
 
 
-def store(directory: Path, servers: Mapping[str, object]) -> None:
+async def store(home: Path, servers: Mapping[str, object]) -> None:
+    """Store servers for the home of a daemon, as another daemon of its data directory would."""
+    config = DirectoryConfig({}, home / "data" / "directory-config.key")
+    for name, entry in servers.items():
+        await config.put(MCP, str(home), name, MCP.parse(entry))
+
+
+def bring(directory: Path, servers: Mapping[str, object]) -> None:
+    """Have servers in a directory that nobody stored there, as a cloned repository has."""
     file = directory / ".sandbox-agent" / "config" / "mcp.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(servers))
@@ -101,7 +110,7 @@ async def skipped(session: Session) -> list[Json]:
 
 
 async def test_a_session_gets_what_is_stored_for_its_directory_where_its_client_names_nothing(tmp_path: Path) -> None:
-    store(tmp_path, {"local": LOCAL, "off": {**LOCAL, "enabled": False}, "remote": WITH_TOKEN})
+    await store(tmp_path, {"local": LOCAL, "off": {**LOCAL, "enabled": False}, "remote": WITH_TOKEN})
     async with working(tmp_path, ABLE) as session:
         cwd = str(tmp_path)
         for method in ("session/new", "session/load", "session/resume", "session/fork"):
@@ -128,7 +137,7 @@ async def test_an_entry_that_is_put_counts_from_the_next_session_on(tmp_path: Pa
 
 
 async def test_what_the_agent_cannot_have_is_left_out_and_told(tmp_path: Path) -> None:
-    store(
+    await store(
         tmp_path,
         {
             "local": LOCAL,
@@ -156,7 +165,7 @@ async def test_what_the_agent_cannot_have_is_left_out_and_told(tmp_path: Path) -
 
 
 async def test_an_agent_that_says_nothing_of_it_gets_only_servers_that_it_starts_itself(tmp_path: Path) -> None:
-    store(tmp_path, {"local": LOCAL, "remote": WITH_TOKEN})
+    await store(tmp_path, {"local": LOCAL, "remote": WITH_TOKEN})
     async with working(tmp_path, None) as session:
         await session.request("session/new", {"cwd": str(tmp_path)})
         (request,) = stdin_of(tmp_path, "session/new")
@@ -165,7 +174,7 @@ async def test_an_agent_that_says_nothing_of_it_gets_only_servers_that_it_starts
 
 
 async def test_with_a_broken_file_the_session_is_made_all_the_same_and_its_client_told(tmp_path: Path) -> None:
-    store(tmp_path, {"local": {**LOCAL, "env": {"KEY": [CANARY]}}})
+    bring(tmp_path, {"local": {**LOCAL, "env": {"KEY": [CANARY]}}})
     async with working(tmp_path, ABLE) as session:
         answer = await session.request("session/new", {"cwd": str(tmp_path)})
         assert answer["result"]["sessionId"]
@@ -177,8 +186,44 @@ async def test_with_a_broken_file_the_session_is_made_all_the_same_and_its_clien
         assert CANARY not in one["message"]
 
 
+async def test_what_a_repository_brings_along_reaches_no_agent_and_its_client_is_told(tmp_path: Path) -> None:
+    bring(tmp_path, {"local": LOCAL, "remote": WITH_TOKEN})
+    async with working(tmp_path, ABLE) as session, httpx.AsyncClient(trust_env=False) as client:
+        url, about = f"{session.daemon.url}/v1/config/mcp", {"directory": str(tmp_path), "mcpName": "local"}
+        await session.request("session/new", {"cwd": str(tmp_path)})
+        found = (await client.get(url, params=about)).json()
+        assert (await client.put(url, params=about, json=found)).status_code == 204
+        await session.request("session/new", {"cwd": str(tmp_path)})
+        read = [request["params"]["mcpServers"] for request in stdin_of(tmp_path, "session/new")]
+        assert read == [[], [AS_ACP]]
+        told = [(one["server"], one["reason"]) for one in await skipped(session)]
+        assert told == [("local", "not_trusted"), ("remote", "not_trusted"), ("remote", "not_trusted")]
+    assert CANARY.encode() not in (tmp_path / "stdin").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables"),
+    [(["--trust-directory-config"], {}), ([], {"SANDBOX_AGENT_TRUST_DIRECTORY_CONFIG": "1"})],
+)
+async def test_a_server_that_is_told_to_trust_directories_uses_what_they_bring_along(
+    tmp_path: Path, arguments: list[str], variables: dict[str, str]
+) -> None:
+    bring(tmp_path, {"local": LOCAL, "remote": WITH_TOKEN})
+    agents = tmp_path / "agents.json"
+    agents.write_text(json.dumps({"agents": {"recorder": {"command": recorder(tmp_path, ABLE)}}}))
+    with trio.fail_after(2 * LIMIT):
+        env = {"MCP_TOKEN": CANARY, **variables}
+        async with started(tmp_path, "--agents", str(agents), *arguments, env=env) as daemon:
+            session = Session(daemon)
+            await session.request("initialize", {"protocolVersion": 1}, "recorder")
+            await session.request("session/new", {"cwd": str(tmp_path)})
+            assert await skipped(session) == []
+    (request,) = stdin_of(tmp_path, "session/new")
+    assert request["params"]["mcpServers"] == [AS_ACP, AUTHORIZED]
+
+
 async def test_over_a_websocket_it_is_the_same_also_under_an_id_of_the_daemons(tmp_path: Path) -> None:
-    store(tmp_path, {"remote": WITH_TOKEN})
+    await store(tmp_path, {"remote": WITH_TOKEN})
     async with working(tmp_path, ABLE) as session, session.connected() as (connection, subscriber):
         for method in ("keep", "session/new"):
             envelope = {"jsonrpc": "2.0", "id": 7, "method": method, "params": {"cwd": str(tmp_path)}}
@@ -191,7 +236,7 @@ async def test_over_a_websocket_it_is_the_same_also_under_an_id_of_the_daemons(t
 
 @pytest.mark.parametrize("capabilities", [ABLE, ABLE_TO_LOAD])
 async def test_an_agent_that_is_brought_back_gets_them_again(tmp_path: Path, capabilities: Json) -> None:
-    store(tmp_path, {"local": LOCAL, "remote": WITH_TOKEN})
+    await store(tmp_path, {"local": LOCAL, "remote": WITH_TOKEN})
     method = "session/load" if capabilities is ABLE_TO_LOAD else "session/new"
     async with working(tmp_path, capabilities) as session:
         opened = await session.request("session/new", {"cwd": str(tmp_path), "mcpServers": []})
@@ -209,7 +254,7 @@ async def test_an_agent_that_is_brought_back_gets_them_again(tmp_path: Path, cap
 
 
 async def test_a_request_that_wakes_the_agent_gets_them_too(tmp_path: Path) -> None:
-    store(tmp_path, {"remote": WITH_TOKEN})
+    await store(tmp_path, {"remote": WITH_TOKEN})
     state = tmp_path / "state"
     async with working(tmp_path, ABLE, state_dir=state):
         pass
@@ -222,7 +267,7 @@ async def test_a_request_that_wakes_the_agent_gets_them_too(tmp_path: Path) -> N
 
 
 async def test_a_secret_of_the_environment_is_in_the_agents_stdin_and_in_nothing_that_is_kept(tmp_path: Path) -> None:
-    store(tmp_path, {"local": LOCAL, "remote": WITH_TOKEN, "x": {**WITH_TOKEN, "envHeaders": {"X": "NOT_SET"}}})
+    await store(tmp_path, {"local": LOCAL, "remote": WITH_TOKEN, "x": {**WITH_TOKEN, "envHeaders": {"X": "NOT_SET"}}})
     agents = tmp_path / "agents.json"
     agents.write_text(json.dumps({"agents": {"recorder": {"command": recorder(tmp_path, ABLE_TO_LOAD)}}}))
     arguments = ["--agents", str(agents), "--state-dir", str(tmp_path / "state"), "--log-level", "debug"]

@@ -1,4 +1,4 @@
-"""Three model APIs, read into one `Conversation` and written from it: what a coding agent's request says, and how the
+"""Four model APIs, read into one `Conversation` and written from it: what a coding agent's request says, and how the
 events of a streamed answer look.
 """
 
@@ -199,10 +199,45 @@ class Responses:
         yield {"type": "response.completed", "response": {"id": "resp_scripted", "usage": usage}}
 
 
+class GenerateContent:
+    def read(self, body: Json) -> Conversation:
+        prompts: list[str] = []
+        results = 0
+        for content in body["contents"]:
+            returned = sum("functionResponse" in part for part in content["parts"])
+            results += returned
+            if content["role"] == "user" and not returned and (texts := _texts(content["parts"])):
+                prompts += texts
+                results = 0
+        functions = [each for tool in body.get("tools") or () for each in tool.get("functionDeclarations", ())]
+        tools = tuple(Tool(each["name"], each.get("parametersJsonSchema")) for each in functions)
+        return Conversation(tuple(prompts), results, tools)
+
+    def text_opened(self) -> Iterator[Json]:
+        yield from ()
+
+    def text_said(self, chunk: str) -> Iterator[Json]:
+        yield self._part({"text": chunk})
+
+    def text_closed(self, text: str) -> Iterator[Json]:
+        yield self._part({"text": ""}, "STOP")
+
+    def called(self, call: Call) -> Iterator[Json]:
+        yield self._part({"functionCall": {"name": call.tool, "args": call.arguments}}, "STOP")
+
+    def _part(self, part: Json, finish: str | None = None) -> Json:
+        candidate: Json = {"content": {"role": "model", "parts": [part]}, "index": 0}
+        if finish is not None:
+            candidate["finishReason"] = finish
+        usage = {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}
+        return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "scripted"}
+
+
 DIALECTS: Mapping[str, Dialect] = {
     "/chat/completions": ChatCompletions(),
     "/messages": Messages(),
     "/responses": Responses(),
+    ":streamGenerateContent": GenerateContent(),
 }
 
 

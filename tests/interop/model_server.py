@@ -1,7 +1,7 @@
 """The scripted model: a loopback server whose answer is a function of the request alone.
 
-A real coding agent needs a model. This one reads three dialects (Chat Completions, Messages, Responses) into one
-`Conversation`, lets the user's last prompt decide, and streams the decision back in the dialect it was asked in:
+A real coding agent needs a model. This one reads four dialects (Chat Completions, Messages, Responses,
+GenerateContent) into one `Conversation`, lets the user's last prompt decide, and streams the decision back in the dialect it was asked in:
 
     say N                   streams "1 2 3 ... N ", one number a chunk
     write PATH CONTENT      calls the agent's write tool, or its shell tool where it has no other
@@ -93,7 +93,7 @@ def _writing(tools: tuple[Tool, ...], path: str, content: str) -> Call:
 
 def _running(tools: tuple[Tool, ...], command: str) -> Call:
     for tool in tools:
-        if tool.name.lower() in {"bash", "shell", "shell_command", "exec_command"}:
+        if tool.name.lower() in {"bash", "shell", "shell_command", "exec_command", "run_shell_command", "terminal"}:
             where = next(name for name in tool.parameters if name in {"command", "cmd"})
             words = tool.parameters[where].get("type") == "array"
             arguments: dict[str, Json] = {where: ["sh", "-c", command] if words else command}

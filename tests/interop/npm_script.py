@@ -20,17 +20,18 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
+from interop.cache import CACHE
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from interop.daemon import Daemon
+    from support.daemon import Daemon
 
 __all__ = ["Facts", "Script", "install", "is_installed", "script"]
 
 PACKAGE = "sandbox-agent@0.4.2"
 # The optional dependency is the server's own binary, which is what we stand in for.
 NPM_WORDS = ("install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--omit=optional")
-CACHE = Path(os.environ.get("SANDBOX_AGENT_TEST_CACHE") or Path(__file__).parents[2] / ".interop")
 PLACE = CACHE / "npm-sdk-0.4.2"
 SCRIPTS = Path(__file__).parent / "npm_sdk"
 EXIT_SECONDS = 5.0  # node ends by itself once the SDK holds no connection any more

@@ -7,22 +7,20 @@ configured is written into a home of its own, and told by variables of the daemo
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from interop.cache import CACHE, may_install
 from sandbox_actors.credentials import PROVIDERS
 from sandbox_actors.installer.place import Place
 from support.command import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
-__all__ = ["AGENTS_DIR", "CACHE", "REAL_AGENTS", "RealAgent", "may_install", "environment_of"]
-
-CACHE = Path(os.environ.get("SANDBOX_AGENT_TEST_CACHE") or Path(__file__).parents[2] / ".interop").absolute()
+__all__ = ["AGENTS_DIR", "REAL_AGENTS", "RealAgent", "environment_of"]
 
 AGENTS_DIR = CACHE / "agents"
 """The data directory of all daemons whose agents are real."""
@@ -38,12 +36,14 @@ class RealAgent:
     Attributes:
       configure: writes its configuration for the model at a URL into a home, and gives the variables that belong to it.
       asks: whether it asks before it writes.
+      takes_files: whether a prompt may have files embedded.
       fails: whether its turn fails when the model refuses; else it ends as any other, with the model's words.
     """
 
     id: str
     configure: Callable[[Path, str], dict[str, str]]
     asks: bool = True
+    takes_files: bool = True
     fails: bool = True
 
     async def provide(self) -> str | None:
@@ -62,10 +62,6 @@ class RealAgent:
         """Configure it in this home; gives the daemon's environment."""
         home.mkdir(parents=True, exist_ok=True)
         return {**environment_of(home), **self.configure(home, model_url)}
-
-
-def may_install() -> bool:
-    return os.environ.get("SANDBOX_AGENT_TEST_INSTALL") != "0"
 
 
 def environment_of(home: Path) -> dict[str, str]:
@@ -186,6 +182,26 @@ def _configure_qwen(home: Path, model_url: str) -> dict[str, str]:
     return {"OPENAI_BASE_URL": f"{model_url}/v1", "OPENAI_API_KEY": "unused", "OPENAI_MODEL": "scripted"}
 
 
+def _configure_gemini(home: Path, model_url: str) -> dict[str, str]:
+    _write_json(
+        home / ".gemini/settings.json",
+        {
+            "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
+            "privacy": {"usageStatisticsEnabled": False},
+            "security": {"auth": {"selectedType": "gemini-api-key"}},
+            "telemetry": {"enabled": False},
+        },
+    )
+    return {
+        "GEMINI_API_KEY": "unused",
+        "GEMINI_CLI_NO_RELAUNCH": "true",
+        "GEMINI_CLI_TRUST_WORKSPACE": "true",
+        "GEMINI_MODEL": "gemini-2.5-pro",  # else it asks a model which model to ask
+        "GEMINI_SANDBOX": "false",
+        "GOOGLE_GEMINI_BASE_URL": model_url,
+    }
+
+
 def _configure_kimi(home: Path, model_url: str) -> dict[str, str]:
     _write(
         home / ".kimi/config.toml",
@@ -203,7 +219,20 @@ model = "scripted"
 max_context_size = 200000
 """,
     )
-    return {}
+    return {"PYTHONDONTWRITEBYTECODE": ""}  # where it is set, every start takes twice as long
+
+
+def _configure_hermes(home: Path, model_url: str) -> dict[str, str]:
+    model = {
+        "provider": "custom",
+        "default": "scripted",
+        "base_url": f"{model_url}/v1",
+        "api_key": "unused",
+        "context_length": 200_000,
+    }
+    # Its YAML is JSON, too.
+    _write_json(home / ".hermes/config.yaml", {"model": model, "approvals": {"mode": "manual"}})
+    return {"HERMES_HOME": str(home / ".hermes"), "PYTHONDONTWRITEBYTECODE": ""}
 
 
 REAL_AGENTS = {
@@ -212,8 +241,10 @@ REAL_AGENTS = {
         RealAgent("opencode", _configure_opencode),
         RealAgent("claude", _configure_claude),
         RealAgent("codex", _configure_codex, fails=False),
-        RealAgent("pi", _configure_pi, asks=False),
+        RealAgent("pi", _configure_pi, asks=False, takes_files=False),
         RealAgent("qwen", _configure_qwen),
-        RealAgent("kimi", _configure_kimi),
+        RealAgent("gemini", _configure_gemini),
+        RealAgent("hermes", _configure_hermes, takes_files=False),
+        RealAgent("kimi", _configure_kimi, takes_files=False),
     )
 }

@@ -6,7 +6,7 @@ package writes there whatever it cannot make sense of, and node whatever nobody 
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from interop.daemon import Daemon, daemon, eventually, processes_with
+from interop.cache import may_install
 from interop.npm_script import Script, install, is_installed, script
+from support.daemon import Daemon, running
+from support.processes import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -35,29 +37,26 @@ FAILED_PROMPT = {"name": "AcpRpcError", "code": -32603}
 class Stage:
     daemon: Daemon
     script: Script
-    home: str
     own: frozenset[int]
     """The daemon and what it has started for itself."""
 
     def agent_processes(self) -> set[int]:
-        return set(processes_with(self.home)) - self.own
+        return set(self.daemon.processes()) - self.own
 
 
 @asynccontextmanager
 async def set_stage(name: str, folder: Path, *options: str) -> AsyncIterator[Stage]:
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("node and npm are not on PATH")
-    if os.environ.get("SANDBOX_AGENT_TEST_INSTALL") == "0" and not is_installed():
+    if not is_installed() and not may_install():
         pytest.skip("the npm package is not installed, and SANDBOX_AGENT_TEST_INSTALL is 0")
     with trio.fail_after(INSTALL_SECONDS):
         await install()
-    home = str(folder / "mock")
     with trio.fail_after(SCENARIO_SECONDS):
-        async with daemon(folder / "data", env={"MOCK_AGENT_HOME": home}, args=options) as served:
-            own = frozenset(processes_with(home))
-            async with script(name, served, folder / "app") as running:
-                yield Stage(served, running, home, own)
-        await eventually(lambda: not processes_with(home))
+        async with running(folder / "daemon", *options) as daemon:
+            own = frozenset(daemon.processes())
+            async with script(name, daemon, folder / "app") as program:
+                yield Stage(daemon, program, own)
 
 
 def upto(count: int) -> list[int]:
@@ -219,15 +218,16 @@ async def test_two_clients_at_the_same_time_do_not_disturb_each_other(tmp_path: 
 async def test_a_client_that_waits_survives_a_restart_of_the_daemon(tmp_path: Path) -> None:
     async with set_stage("restart", tmp_path) as stage:
         await stage.script.tells("ready")
-        assert await stage.daemon.stop() == 0
-        async with daemon(tmp_path / "data", port=stage.daemon.port, env={"MOCK_AGENT_HOME": stage.home}) as again:
-            await stage.script.is_told(token=again.token)
-            stopped = await stage.script.tells("stopped")
-            assert stopped | FAILED_PROMPT == stopped
-            (recited,) = (await stage.script.tells("remembers"))["said"]
-            assert "/echo sunflower" in recited
-            assert await stage.script.tells("streamed") == {"numbers": [*upto(5), *upto(100)], "failed": 1}
-            await stage.script.ends_in_peace()
+        await stage.daemon.stop()
+        stage.daemon.token = secrets.token_hex(16)
+        await stage.daemon.start()
+        await stage.script.is_told(token=stage.daemon.token)
+        stopped = await stage.script.tells("stopped")
+        assert stopped | FAILED_PROMPT == stopped
+        (recited,) = (await stage.script.tells("remembers"))["said"]
+        assert "/echo sunflower" in recited
+        assert await stage.script.tells("streamed") == {"numbers": [*upto(5), *upto(100)], "failed": 1}
+        await stage.script.ends_in_peace()
 
 
 async def test_an_agent_that_will_not_go_is_gone_when_dispose_returns_or_soon_after(tmp_path: Path) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -22,12 +24,12 @@ import trio
 from interop.acp_client import Client, RpcError
 from interop.model_server import Model, open_model
 from interop.real_agents import AGENTS_DIR, REAL_AGENTS, RealAgent
+from sandbox_actors.installer.place import Place
 from support.daemon import Daemon, running
 from support.processes import children_of, eventually, zombies_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
 CONVERSATION_SECONDS = 60.0  # 2 to 8 are usual; two cores may have other work
 PROMPT_SECONDS = 10.0  # an end that must come by itself: after a cancel, a DELETE, a death
@@ -174,6 +176,30 @@ async def test_other_agents_write_a_file_stop_in_mid_stream_and_go_on(agent: Rea
             assert stage.agent_processes() == []
 
 
+@with_agents(*REAL_AGENTS)
+async def test_an_agent_is_described_as_it_describes_itself(agent: RealAgent, tmp_path: Path) -> None:
+    async with set_stage(agent, tmp_path) as stage:
+        described = await stage.described()
+        assert (described["installed"], described.get("configError")) == (True, None)
+        installed = Place(AGENTS_DIR / "bin" / "agent_processes", agent.id).installed()
+        assert installed is not None
+        assert described["version"] in [re.split("@|==", package)[-1] for package in installed.packages]
+        assert Path(described["path"]).is_relative_to(installed.generation)
+        assert os.access(described["path"], os.X_OK)
+
+        assert described["configSource"] == "agent"
+        options = {option["category"]: option for option in described["configOptions"]}
+        assert {"model", "mode"} <= options.keys()
+        assert all(option["currentValue"] in values_of(option) for option in options.values())
+
+        assert described["acp"]["agentInfo"]["version"]
+        capabilities = described["capabilities"]
+        # Of claude the catalog says that it has none of these, as the public wire does.
+        assert (capabilities["images"], capabilities["sessionLifecycle"]) == (True, True)
+        assert capabilities["fileAttachments"] is agent.takes_files
+        assert stage.agent_processes() == []
+
+
 @each_agent
 async def test_a_session_is_loaded_by_a_new_client_with_its_whole_conversation(
     agent: RealAgent, tmp_path: Path
@@ -272,6 +298,10 @@ async def test_a_killed_daemon_leaves_no_process_either(agent: RealAgent, tmp_pa
             with trio.fail_after(PROMPT_SECONDS):
                 await stage.daemon.kill()
                 await eventually(lambda: not stage.daemon.processes())
+
+
+def values_of(option: dict[str, Any]) -> list[str]:
+    return [each["value"] for each in option["options"]]
 
 
 async def _cancel_in_mid_stream(stage: Stage, client: Client, session: str) -> None:

@@ -265,7 +265,8 @@ async def test_a_pid_file_of_a_process_that_is_another_by_now_is_stale(tmp_path:
         bystander = await trio.lowlevel.open_process(["/bin/cat"], stdin=subprocess.PIPE)
         for content in (str(bystander.pid), str(os.getpid()), "0", "-1", "99999999", "x", ""):
             daemon.file("pid").write_text(content)
-            assert (await daemon.command("status", "--exit-code")).code == 3
+            shown = CliRunner().invoke(cli.main, ["daemon", "status", "--exit-code"], env=daemon.env)
+            assert (shown.exit_code, shown.stderr) == (3, "Daemon not running\n")
         assert (await daemon.command("stop")).stderr == "daemon is not running (no PID file)\n"
         assert not daemon.file("pid").exists()
         assert bystander.poll() is None

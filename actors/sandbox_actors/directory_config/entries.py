@@ -97,11 +97,13 @@ class Kind(Generic[E]):
     Attributes:
       shape: the type of its entries.
       canonical: gives what a client sent the names that are stored.
+      sealed: whether it matters who stored an entry, since what it says is carried out; see `trust`.
     """
 
     name: Literal["mcp", "skills"]
     shape: object
     canonical: Callable[[Json], Json]
+    sealed: bool
 
     @property
     def file(self) -> str:
@@ -151,5 +153,5 @@ def _as_it_is(data: Json) -> Json:
     return data
 
 
-MCP: Kind[McpServer] = Kind("mcp", McpServer, _renamed)
-SKILLS: Kind[Skills] = Kind("skills", Skills, _as_it_is)
+MCP: Kind[McpServer] = Kind("mcp", McpServer, _renamed, sealed=True)
+SKILLS: Kind[Skills] = Kind("skills", Skills, _as_it_is, sealed=False)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from .errors import InvalidConfigFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 __all__ = ["LARGEST", "change_file", "read_file"]
@@ -49,15 +49,18 @@ def read_file(path: Path) -> bytes | None:
     return text
 
 
-def change_file(path: Path, change: Callable[[bytes | None], bytes]) -> bool:
-    """Replace the file by what `change` makes of it; folders that are not there are made.
+def change_file(path: Path, change: Callable[[bytes | None], Iterable[tuple[Path, bytes]]]) -> bool:
+    """Change the file and what lies beside it; folders that are not there are made.
+
+    Args:
+      change: says, of what the file holds, which files are to hold what. They are replaced in this order.
 
     Returns:
       False if another process holds the lock: nothing was done.
 
     Raises:
       InvalidConfigFile: as `read_file`.
-      OSError: it cannot be read or written; it is as it was.
+      OSError: a file cannot be read or written. It is as it was, and those that follow it are.
     """
     _make(path.parent)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -67,7 +70,8 @@ def change_file(path: Path, change: Callable[[bytes | None], bytes]) -> bool:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        _replace(path, change(read_file(path)))
+        for target, text in change(read_file(path)):
+            _replace(target, text)
     finally:
         os.close(lock)
     return True
@@ -93,7 +97,7 @@ def _make(folder: Path) -> None:
 
 def _replace(path: Path, text: bytes) -> None:
     # One name is enough under the lock, and what a killed daemon left under it goes with the next change.
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = path.with_name(f".{path.name.removeprefix('.')}.new")
     temporary.unlink(missing_ok=True)
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:

@@ -8,6 +8,7 @@ the agent. What the client sent stays what is recorded.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,7 @@ from ..envelope import Json, decode, replace_members
 from ..errors import Refusal
 from ..memory import OPENING
 from .entries import MCP
-from .servers import Skipped, StoredServers, as_acp
+from .servers import Skipped, StoredServers, as_acp, not_trusted
 
 if TYPE_CHECKING:
     from msgspec import UnsetType
@@ -61,7 +62,9 @@ async def stored_servers(config: DirectoryConfig, method: str, params: Params | 
     stored = StoredServers(skipped=(Skipped(None, "config_unreadable", "the disk does not answer in time"),))
     with trio.move_on_after(READ_WITHIN):
         try:
-            stored = as_acp(await config.entries(MCP, directory), directory, config.environment)
+            found = await config.vetted(MCP, directory)
+            usable = as_acp(found.stored, directory, config.environment)
+            stored = replace(usable, skipped=(*usable.skipped, *not_trusted(found.foreign, directory)))
         except Refusal as refusal:
             stored = StoredServers(skipped=(Skipped(None, "config_unreadable", str(refusal)),))
     for one in stored.skipped:

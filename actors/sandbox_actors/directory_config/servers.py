@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
 
-from .entries import LocalServer, RemoteServer
+from .entries import MCP, LocalServer, RemoteServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,14 +20,24 @@ if TYPE_CHECKING:
     from ..memory import McpCapabilities
     from .entries import McpServer
 
-__all__ = ["SkipReason", "Skipped", "StoredServer", "StoredServers", "as_acp"]
+__all__ = ["SkipReason", "Skipped", "StoredServer", "StoredServers", "as_acp", "not_trusted"]
 
-SkipReason: TypeAlias = Literal["config_unreadable", "missing_variable", "no_command", "transport_unsupported"]
+SkipReason: TypeAlias = Literal[
+    "config_unreadable", "missing_variable", "no_command", "not_trusted", "transport_unsupported"
+]
 
 Transport: TypeAlias = Literal["stdio", "http", "sse"]
 
 OURS = "SANDBOX_AGENT_"
 """What variables of the daemon's own begin with. A file in somebody's repository must not have its token sent away."""
+
+FOREIGN_TOLD = 16
+"""Servers that are told one by one if they are not trusted; a file from elsewhere may hold any number."""
+
+NOT_TRUSTED = (
+    "not stored through this server, so not used: look at {file}, then store what is to be used with"
+    " PUT /v1/config/mcp, or start the server with --trust-directory-config"
+)
 
 IN_DIRECTORY = 'cd "$1" && shift && exec "$@"'
 
@@ -37,7 +47,7 @@ class Skipped:
     """A server that an ACP session does not get.
 
     Attributes:
-      server: its name; None where it is about all of a directory.
+      server: its name; None where it is about all of a directory, or about many that came with it.
       message: why, for a person; it quotes no value.
     """
 
@@ -104,6 +114,16 @@ def as_acp(entries: Mapping[str, McpServer], directory: str, environment: Mappin
         except _Unusable as unusable:
             skipped.append(Skipped(name, unusable.reason, str(unusable)))
     return StoredServers(tuple(servers), tuple(skipped))
+
+
+def not_trusted(entries: Mapping[str, McpServer], directory: str) -> tuple[Skipped, ...]:
+    """The servers that came into the file of a directory otherwise than through us, but for those switched off."""
+    message = NOT_TRUSTED.format(file=os.path.join(directory, ".sandbox-agent", "config", MCP.file))
+    names = [name for name, entry in entries.items() if entry.enabled is not False]
+    told = [Skipped(name, "not_trusted", message) for name in names[:FOREIGN_TOLD]]
+    if more := len(names) - len(told):
+        told.append(Skipped(None, "not_trusted", f"{more} more: {message}"))
+    return tuple(told)
 
 
 def _local(name: str, entry: LocalServer, directory: str) -> StoredServer:

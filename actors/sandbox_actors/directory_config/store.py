@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,9 +18,10 @@ import trio
 from ..errors import ConfigNotFound, InvalidRequest
 from .errors import ConfigInaccessible, ConfigLocked, InvalidConfigFile, InvalidEntry
 from .file import LARGEST, change_file, read_file
+from .trust import Sealer, Vetted, key_made, read_key, read_seals, read_with_seals, seals_file
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 
     from ..envelope import Json
     from .entries import Kind
@@ -44,10 +46,17 @@ class DirectoryConfig:
 
     Args:
       environment: the daemon's, for HOME, and for the variables that entries name.
+      key_file: of the key that seals entries, made when the first is stored. None: nothing is sealed, and no entry
+        counts as stored by us.
+      trusting: whether all entries count as stored by us.
     """
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, key_file: Path | None = None, *, trusting: bool = False
+    ) -> None:
         self.environment: Mapping[str, str] = os.environ if environment is None else environment
+        self._key_file = key_file
+        self._trusting = trusting
         self._home = Path(self.environment.get("HOME") or "/")
         self._threads = trio.CapacityLimiter(THREADS)
         self._busy: dict[Path, trio.Lock] = {}
@@ -70,6 +79,20 @@ class DirectoryConfig:
         except KeyError:
             raise ConfigNotFound(kind.name, name) from None
 
+    async def vetted(self, kind: Kind[E], directory: str) -> Vetted[E]:
+        """All entries of a sealed kind, told apart by who stored them. Raises what `entries` raises."""
+        if self._trusting:
+            return Vetted(await self.entries(kind, directory), {})
+        path = self._path(kind, directory)
+        key = None if self._key_file is None else await self._read_key(self._key_file)
+
+        def vet() -> Vetted[E]:
+            text, seals = read_with_seals(path)
+            found = _entries(kind, path, text)
+            return Vetted({}, found) if key is None else Sealer.of(key, path).vet(found, seals)
+
+        return await self._in_thread(path, vet)
+
     async def put(self, kind: Kind[E], directory: str, name: str, entry: E) -> None:
         """Store an entry, new or in the place of the one of its name. Once this returns, it is on disk.
 
@@ -77,30 +100,58 @@ class DirectoryConfig:
           ConfigLocked: another process does not let us.
           And what `entries` raises.
         """
-        await self._change(kind, directory, lambda entries: entries.update({name: entry}))
+        await self._change(kind, directory, name, lambda entries: {**entries, name: entry})
 
     async def delete(self, kind: Kind[E], directory: str, name: str) -> None:
         """Remove an entry. One that is not there is fine, and nothing is made for it. Raises what `put` raises."""
         if name in await self.entries(kind, directory):
-            await self._change(kind, directory, lambda entries: entries.pop(name, None))
+            await self._change(
+                kind, directory, name, lambda entries: {kept: entries[kept] for kept in entries if kept != name}
+            )
 
-    async def _change(self, kind: Kind[E], directory: str, change: Callable[[dict[str, E]], object]) -> None:
+    async def _change(
+        self, kind: Kind[E], directory: str, name: str, change: Callable[[dict[str, E]], dict[str, E]]
+    ) -> None:
         path = self._path(kind, directory)
+        key = await self._key() if kind.sealed else None
 
-        def changed(text: bytes | None) -> bytes:
-            entries = _entries(kind, path, text)
-            change(entries)
-            text = msgspec.json.format(msgspec.json.encode(dict(sorted(entries.items()))), indent=2) + b"\n"
-            if len(text) > LARGEST:
-                raise InvalidRequest(f"{path} would be larger than {LARGEST} bytes")
-            return text
+        def changed(text: bytes | None) -> Iterator[tuple[Path, bytes]]:
+            before = _entries(kind, path, text)
+            after = change(before)
+            text = msgspec.json.format(msgspec.json.encode(dict(sorted(after.items()))), indent=2) + b"\n"
+            file = path, _bounded(path, text)
+            if key is None:
+                yield file
+                return
+            beside = seals_file(path)
+            found = read_seals(path)
+            meanwhile, afterwards = Sealer.of(key, path).change(found, before, after, name)
+            if meanwhile != found:
+                yield beside, _bounded(beside, msgspec.json.encode(meanwhile))
+            yield file
+            if afterwards != meanwhile:
+                yield beside, msgspec.json.encode(afterwards)
 
+        await self._change_file(path, changed)
+
+    async def _change_file(self, path: Path, change: Callable[[bytes | None], Iterable[tuple[Path, bytes]]]) -> None:
         async with self._alone(path):
             give_up_at = trio.current_time() + LOCKED_FOR
-            while not await self._in_thread(path, lambda: change_file(path, changed)):
+            while not await self._in_thread(path, lambda: change_file(path, change)):
                 if trio.current_time() > give_up_at:
                     raise ConfigLocked(path)
                 await trio.sleep(LOOK_EVERY)
+
+    async def _key(self) -> bytes | None:
+        """The key, made if there is none yet."""
+        if self._key_file is None:
+            return None
+        while (key := await self._read_key(self._key_file)) is None:
+            await self._change_file(self._key_file, partial(key_made, self._key_file))
+        return key
+
+    async def _read_key(self, path: Path) -> bytes | None:
+        return await self._in_thread(path, lambda: read_key(path))
 
     def _path(self, kind: Kind[E], directory: str) -> Path:
         given = Path(directory)
@@ -127,6 +178,12 @@ class DirectoryConfig:
         finally:
             if not lock.locked():
                 self._busy.pop(path, None)
+
+
+def _bounded(path: Path, text: bytes) -> bytes:
+    if len(text) > LARGEST:
+        raise InvalidRequest(f"{path} would be larger than {LARGEST} bytes")
+    return text
 
 
 def _entries(kind: Kind[E], path: Path, text: bytes | None) -> dict[str, E]:

@@ -149,6 +149,7 @@ class Job:
             packages=plan.packages,
             program=str(built.program),
             native=None if built.native is None else str(built.native),
+            native_version=built.native_version,
             relies_on=list(map(str, built.relies_on)),
             generation=str(generation),
             previous=self.place.current(),
@@ -159,6 +160,6 @@ class Job:
     def _artifacts(self, installed: Installed) -> list[Artifact]:
         found: list[Artifact] = []
         if installed.native is not None:
-            found.append(Artifact("native_agent", installed.native, installed.source, installed.version))
+            found.append(Artifact("native_agent", installed.native, installed.source, installed.native_version))
         launcher = str(self.place.launcher)
         return [*found, Artifact("agent_process", launcher, installed.source, installed.process_version)]

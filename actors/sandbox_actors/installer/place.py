@@ -55,6 +55,7 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
       packages: what npm and PyPI were asked for.
       program: the path of what the launcher runs.
       native: the path of the command line tool behind the adapter, where it was found.
+      native_version: of its package, where that is known.
       relies_on: programs without which it does not run, an interpreter for one.
       generation: the directory.
       previous: the name of the generation before.
@@ -69,6 +70,7 @@ class Installed(msgspec.Struct, frozen=True, kw_only=True):
     packages: list[str]
     program: str
     native: str | None
+    native_version: str | None
     relies_on: list[str]
     generation: str
     previous: str | None

@@ -33,7 +33,7 @@ _MARKS: tuple[tuple[InstallTrouble, re.Pattern[str]], ...] = (
         "network",
         re.compile(
             r"ENOTFOUND|ECONNREFUSED|ECONNRESET|EAI_AGAIN|ETIMEDOUT|EHOSTUNREACH|ENETUNREACH|EIDLETIMEOUT|ERR_SOCKET"
-            r"|CERT_|_CERTIFICATE|certificate verify failed|invalid peer certificate"
+            r"|CERT_|_CERT\b|_CERTIFICATE|certificate verify failed|invalid peer certificate"
             r"|Failed to establish a new connection"
             r"|client error \(Connect\)|[Dd]ns error|operation timed out|Request failed after|Read timed out"
             r"|ConnectTimeoutError|ProxyError",

@@ -34,7 +34,7 @@ class _Command(click.Group):
     context_settings={
         "help_option_names": ["-h", "--help"],
         "max_content_width": 110,
-    }
+    },
 )
 @click.version_option(__version__, "-V", "--version", prog_name="sandbox-agent", message="%(prog)s %(version)s")
 @click.option("-t", "--token", envvar="SANDBOX_AGENT_TOKEN", help="The bearer token that clients must send.")

@@ -118,6 +118,7 @@ class Background:
         except OSError as error:
             raise Failure(f"cannot start the daemon: {error.strerror}: {error.filename}") from None
         try:
+            self._write("pid", str(process.pid))
             deadline = time.monotonic() + START_WITHIN
             while True:
                 if (code := process.poll()) is not None:
@@ -184,7 +185,6 @@ class Background:
             )
         finally:
             os.close(log)
-        self._write("pid", str(process.pid))
         return process, log_start
 
     def _why(self, log_start: int, sentence: str, told: Callable[[str], None]) -> str:
@@ -211,8 +211,11 @@ class Background:
     def _write(self, suffix: str, text: str) -> None:
         path = self._file(suffix)
         new = path.with_name(f"{path.name}.new")
-        new.write_text(f"{text}\n")
-        new.replace(path)
+        try:
+            new.write_text(f"{text}\n")
+            new.replace(path)
+        except OSError as error:
+            raise Failure(f"cannot write {path}: {error.strerror}") from None
 
     def _forget(self) -> None:
         for suffix in ("pid", "version"):

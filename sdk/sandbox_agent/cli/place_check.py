@@ -90,7 +90,7 @@ def check_journals(data_dir: Path) -> list[Finding]:
     directory, findings = data_dir / "daemons", list[Finding]()
     try:
         states = sorted(path for path in directory.iterdir() if path.is_dir())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return [Finding("journals", "ok", "no server has run with this data directory yet")]
     except OSError as error:
         hint = "run the server and this command as the same user"

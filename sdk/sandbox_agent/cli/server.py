@@ -50,6 +50,10 @@ DAY = 24 * 60 * 60
         help="Variables of this environment that agents get, too, such as 'MY_*'; repeatable. '*' alone: all.",
     ),
     click.option(
+        "--trust-directory-config", is_flag=True, **env("TRUST_DIRECTORY_CONFIG"),
+        help="Give sessions also those MCP servers of their directory that were not stored through this server.",
+    ),
+    click.option(
         "--max-body", default=64 << 20, type=click.IntRange(min=1), show_default=True, **env("MAX_BODY"),
         help="Bytes of the largest request body.",
     ),
@@ -112,6 +116,7 @@ def server(
     offline: bool,
     require_preinstall: bool,
     inherit_env: tuple[str, ...],
+    trust_directory_config: bool,
     max_body: int,
     request_timeout_ms: int | None,
     retention_bytes: int,
@@ -160,6 +165,7 @@ def server(
         grace=grace,
         program=program_path(),
         inherited=tuple(pattern for given in inherit_env for pattern in given.replace(",", " ").split()),
+        trust_directory_config=trust_directory_config,
     )
     redactor = Redactor({*secrets_in(os.environ), *([token] if token else [])})
     set_up_logs(log_level, as_json=log_format == "json", redactor=redactor)

@@ -28,6 +28,7 @@ def settled(place: Place) -> Path:
         packages=[],
         program=str(program),
         native=None,
+        native_version=None,
         relies_on=[],
         generation=str(generation),
         previous=place.current(),
@@ -42,7 +43,7 @@ def settled(place: Place) -> Path:
 def test_a_launcher_hands_on_every_character(tmp_path: Path) -> None:
     place = Place(tmp_path, "fox")
     generation = settled(place)
-    subprocess.run([place.launcher, "--mode x", "*"], env={"PATH": "/bin"}, capture_output=True, text=True, check=True)
+    said = subprocess.check_output([place.launcher, "--mode x", "*"], env={"PATH": "/bin"}, text=True)
     path = f"{generation}/a 'bin':/bin:{generation}/last"
     assert said == f"$(id)\n`'\"\n{path}\na b\n$HOME\nit's\n--mode x\n*\n"
 

@@ -55,7 +55,7 @@ async def test_two_processes_at_once_make_one_install(yard: Yard, registries: Re
         done = await trio.run_process(command(yard, fox, run), capture_stdout=True)
         said.append(done.stdout.decode().split()[-1])
 
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(install, "one")
             nursery.start_soon(install, "two")
@@ -68,7 +68,7 @@ async def test_two_processes_at_once_make_one_install(yard: Yard, registries: Re
 async def test_a_process_that_is_killed_leaves_no_broken_agent_and_no_child(
     yard: Yard, fox: Agents, installed_before: bool
 ) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         if installed_before:
             await trio.run_process(command(yard, fox, "before"), capture_stdout=True)
         launcher = yard.launchers / "fox-acp"

@@ -11,10 +11,7 @@ from sandbox_actors.installer.trouble import trouble_of_os, trouble_of_tool, wit
     ("said", "reason"),
     [
         ("npm error code ENOTFOUND", "network"),
-        (
-            "npm error request to https://x/ failed, reason: unable to get local issuer certificate\nCERT_UNTRUSTED",
-            "network",
-        ),
+        ("npm error code UNABLE_TO_GET_ISSUER_CERT_LOCALLY", "network"),
         ("npm error code ENOSPC", "disk_full"),
         ("npm error code E404", "not_found"),
         ("npm error code ETARGET\nnpm error notarget No matching version found for fox@7", "not_found"),

@@ -74,7 +74,7 @@ class Yard:
         """An installer of these agents."""
         catalog = self.catalog(**agents)
         run = f"run-{self.home.name}"
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             async with open_installer(catalog, self.launchers, owner=OWNER, run=run, **options) as installer:
                 yield installer
 
