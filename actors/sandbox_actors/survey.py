@@ -12,7 +12,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import msgspec
 import trio
@@ -22,6 +22,7 @@ from sandbox_supervisor import Cookie
 from .catalog.catalog import MOCK
 from .catalog.config_options import static_options
 from .credentials import discover
+from .installer import is_installed
 from .probe import Greeting, ProbeFailed, probe
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ class Survey:
     async def _describe(
         self, agent: Agent, credentials: Credentials, sessions: Sequence[Session], *, config: bool, fresh: bool
     ) -> Description:
-        argv = self.catalog.command(agent.id)
+        argv = self.catalog.command(agent.id) if is_installed(self.catalog, agent.id) else None
         asked = self._asked.get(agent.id)
         if config and argv is not None:
             asked = await self._ask(agent, argv, fresh=fresh)
@@ -270,15 +271,14 @@ def _options(agent: Agent, asked: _Asked | None) -> Description:
 
 def _told_options(session: Mapping[str, Json]) -> list[Json]:
     """The options of a new session; `modes` and `models`, by which some agents tell the same, count as options too."""
-    told = session.get("configOptions")
-    options: list[Json] = list(told) if isinstance(told, list) else []
-    categories = {_member(option, "category") for option in options}
+    options = _items(session.get("configOptions"))
+    categories = [_member(option, "category") for option in options]
     for category, whole, available, current, key in (
         ("model", "models", "availableModels", "currentModelId", "modelId"),
         ("mode", "modes", "availableModes", "currentModeId", "id"),
     ):
-        values = _member(session.get(whole), available)
-        if category not in categories and isinstance(values, list):
+        values = _items(_member(session.get(whole), available))
+        if category not in categories and values:
             options.append(
                 {
                     "category": category,
@@ -299,5 +299,9 @@ def _object(raw: Raw) -> Mapping[str, Json]:
         return {}
 
 
+def _items(value: Json) -> list[Json]:
+    return [*cast("list[object]", value)] if isinstance(value, list) else []
+
+
 def _member(whole: Json, name: str) -> Json:
-    return whole.get(name) if isinstance(whole, dict) else None
+    return cast("dict[str, Json]", whole).get(name) if isinstance(whole, dict) else None

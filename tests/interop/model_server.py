@@ -1,7 +1,8 @@
 """The scripted model: a loopback server whose answer is a function of the request alone.
 
 A real coding agent needs a model. This one reads four dialects (Chat Completions, Messages, Responses,
-GenerateContent) into one `Conversation`, lets the user's last prompt decide, and streams the decision back in the dialect it was asked in:
+GenerateContent) into one `Conversation`, lets the user's last prompt decide, and streams the decision back in the
+dialect it was asked in:
 
     say N                   streams "1 2 3 ... N ", one number a chunk
     write PATH CONTENT      calls the agent's write tool, or its shell tool where it has no other

@@ -70,7 +70,11 @@ def environment_of(home: Path) -> dict[str, str]:
         **{variable: "" for provider in PROVIDERS.values() for variable in provider.secrets},
         "HOME": str(home),
         **{f"XDG_{kind}_HOME": str(home / f".{kind.lower()}") for kind in ("CONFIG", "DATA", "STATE", "CACHE")},
-        **{"NO_PROXY": "127.0.0.1,localhost", "DO_NOT_TRACK": "1", "CI": "1", "NO_BROWSER": "1", "NO_COLOR": "1"},
+        "NO_PROXY": "127.0.0.1,localhost",
+        "DO_NOT_TRACK": "1",
+        "CI": "1",
+        "NO_BROWSER": "1",
+        "NO_COLOR": "1",
     }
 
 

@@ -111,9 +111,7 @@ async def set_stage(agent: RealAgent, folder: Path) -> AsyncIterator[Stage]:
             environment = agent.environment(folder / "home", model.url)
             async with (
                 running(folder / "daemon", "--data-dir", str(AGENTS_DIR), **environment) as daemon,
-                httpx.AsyncClient(
-                    base_url=daemon.url, headers=daemon.headers, timeout=None, trust_env=False
-                ) as http,
+                httpx.AsyncClient(base_url=daemon.url, headers=daemon.headers, timeout=None, trust_env=False) as http,
             ):
                 yield Stage(agent, model, daemon, http, work, frozenset(daemon.processes()))
                 await eventually(lambda: not zombies_of(daemon.pid))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
+from packaging.specifiers import SpecifierSet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -189,6 +190,7 @@ class Agent(msgspec.Struct, forbid_unknown_fields=True):
     origin: Origin = "shipped"
 
     def __post_init__(self) -> None:
+        SpecifierSet(self.python or "")  # which raises ValueError, and says what it could not read
         for name, command in (
             ("command", self.command),
             ("on_path", self.on_path),

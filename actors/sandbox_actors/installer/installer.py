@@ -173,7 +173,7 @@ class Installer:
         elif self._job(agent, wish).satisfied():
             done.settle(Outcome(already_installed=True))
         elif self._offline:
-            message = "this server is offline, and may install nothing; put the agent in place some other way"
+            message = "installing is switched off (offline); put the agent in place some other way, or allow it"
             raise InstallFailed(agent.id, "offline", message)
         else:
             return self._ref.request(Install(agent, wish))

@@ -7,6 +7,7 @@ So what is chosen by its version has been run.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
+from packaging.specifiers import SpecifierSet
 
 from .trouble import Trouble
 
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from .site import Site
 
-__all__ = ["find_node", "find_npm", "find_python", "find_uv", "satisfies"]
+__all__ = ["find_node", "find_npm", "find_python", "find_uv"]
 
 GET_NODE = "install Node.js 22 or later with npm (your system's package manager has it), and try again"
 
@@ -31,7 +33,6 @@ TOLD_WITHIN = 15.0
 
 _NODE_VERSION = re.compile(r"v(\d+)\.\d+\.\d+")
 _PYTHON_NAME = re.compile(r"python3\.(\d+)")
-_CLAUSE = re.compile(r"(===?|~=|!=|<=|>=|<|>)\s*(\d+(?:\.\d+)*)(\.\*)?")
 
 
 def find_npm(site: Site) -> str:
@@ -62,47 +63,15 @@ async def find_python(site: Site, specifier: str | None) -> str | None:
 
     Our own comes first, then the lowest that will do: a package that asks for "at least" was tried with that.
     """
+    wanted = SpecifierSet(specifier or "")
     own = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    if await trio.Path(own).is_file() and (
-        specifier is None
-        or satisfies((sys.version_info.major, sys.version_info.minor, sys.version_info.micro), specifier)
-    ):
+    if wanted.contains(platform.python_version()) and await trio.Path(own).is_file():
         return str(own)
     for candidate in await trio.to_thread.run_sync(_candidates, site.environment):
-        lines = await _told(site, str(candidate), "-I", "-c", "import sys; print(*sys.version_info[:3])")
-        if lines and re.fullmatch(r"\d+ \d+ \d+", lines[-1]):
-            version = tuple(map(int, lines[-1].split()))
-            if specifier is None or satisfies(version, specifier):
-                return str(candidate)
+        lines = await _told(site, str(candidate), "-I", "-c", "import sys; print(*sys.version_info[:3], sep='.')")
+        if lines and re.fullmatch(r"\d+\.\d+\.\d+", lines[-1]) and wanted.contains(lines[-1]):
+            return str(candidate)
     return None
-
-
-def satisfies(version: tuple[int, ...], specifier: str) -> bool:
-    """Whether a version fits a specifier such as `>=3.12,<3.14`. One that cannot be read fits nothing."""
-    clauses = [_CLAUSE.fullmatch(clause.strip()) for clause in specifier.split(",") if clause.strip()]
-    return all(clause is not None and _fits(version, clause) for clause in clauses)
-
-
-def _fits(version: tuple[int, ...], clause: re.Match[str]) -> bool:
-    wanted = tuple(map(int, clause[2].split(".")))
-    size = max(len(version), len(wanted))
-    left, right = (each + (0,) * (size - len(each)) for each in (version, wanted))
-    starts = version[: len(wanted)] == wanted
-    match clause[1]:
-        case "~=":
-            return left >= right and version[: len(wanted) - 1] == wanted[:-1]
-        case "==" | "===":
-            return starts if clause[3] else left == right
-        case "!=":
-            return not (starts if clause[3] else left == right)
-        case "<":
-            return left < right
-        case "<=":
-            return left <= right
-        case ">":
-            return left > right
-        case _:
-            return left >= right
 
 
 def _candidates(environment: Mapping[str, str]) -> list[Path]:
