@@ -62,8 +62,11 @@ CAPABILITIES = (
 )
 """In the order of the public wire."""
 
-PROBE_WITHIN = 30.0
-"""Seconds for `initialize` and `session/new`: the slowest real agent took 6 together."""
+PROBE_WITHIN = 60.0
+"""Seconds for `initialize` and `session/new`: the slowest real agent took 6 together, and 30 beside many others."""
+
+FAILURE_KEPT = 60.0
+"""Seconds for which a failure is told again without asking: by then somebody may have logged in."""
 
 PROBES_AT_ONCE = 2
 """Agents that are asked at the same time: each is a process of some hundred megabytes."""
@@ -80,6 +83,10 @@ class _Asked:
     of: Fingerprint
     greeting: Greeting | None
     error: str | None
+    at: float = field(default_factory=trio.current_time)
+
+    def holds(self, fingerprint: Fingerprint) -> bool:
+        return self.of == fingerprint and (self.error is None or trio.current_time() < self.at + FAILURE_KEPT)
 
 
 @dataclass(slots=True, eq=False)
@@ -172,15 +179,10 @@ class Survey:
         before = self._asked.get(agent.id)
         async with self._asking.setdefault(agent.id, trio.Lock()):
             now = self._asked.get(agent.id)
-            if now is not None and now.of == fingerprint and (not fresh or now is not before):
+            if now is not None and now.holds(fingerprint) and (not fresh or now is not before):
                 return now
             async with self._limit:
-                now = await self._probe(agent, fingerprint)
-            # A failure may be over by the next time: somebody logs in, a disk has room again.
-            if now.error is None:
-                self._asked[agent.id] = now
-            else:
-                self._asked.pop(agent.id, None)
+                self._asked[agent.id] = now = await self._probe(agent, fingerprint)
             return now
 
     async def _probe(self, agent: Agent, fingerprint: Fingerprint) -> _Asked:
