@@ -149,7 +149,7 @@ async def test_nothing_is_used_where_there_is_no_key_to_tell_it_by(project: Path
 
 # -- what was stored and is not what was stored any more
 
-TAMPERED: dict[str, dict[str, object]] = {
+TAMPERED: Mapping[str, Mapping[str, object]] = {
     "another command": {**LOCAL, "command": "sh"},
     "another argument": {**LOCAL, "args": ["-y", "server", "x"]},
     "one more variable": {**LOCAL, "env": {"PATH": "."}},
@@ -160,7 +160,7 @@ TAMPERED: dict[str, dict[str, object]] = {
 
 @pytest.mark.parametrize("tampered", TAMPERED.values(), ids=TAMPERED)
 async def test_an_entry_that_was_changed_by_hand_is_not_used(
-    config: DirectoryConfig, project: Path, tampered: dict[str, object]
+    config: DirectoryConfig, project: Path, tampered: Mapping[str, object]
 ) -> None:
     await put(config, project, tool=LOCAL, kept=LOCAL)
     write_by_hand(project, {"tool": tampered, "kept": LOCAL})

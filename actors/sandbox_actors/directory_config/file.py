@@ -53,7 +53,7 @@ def change_file(path: Path, change: Callable[[bytes | None], Iterable[tuple[Path
     """Change the file and what lies beside it; folders that are not there are made.
 
     Args:
-      change: says, of what the file holds, which files are to hold what. They are replaced in this order.
+      change: says, of what the file holds, which files of its folder are to hold what. They are replaced in this order.
 
     Returns:
       False if another process holds the lock: nothing was done.
@@ -72,6 +72,7 @@ def change_file(path: Path, change: Callable[[bytes | None], Iterable[tuple[Path
             return False
         for target, text in change(read_file(path)):
             _replace(target, text)
+        _sync(path.parent)
     finally:
         os.close(lock)
     return True
@@ -108,7 +109,6 @@ def _replace(path: Path, text: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync(path.parent)
 
 
 def _sync(folder: Path) -> None:

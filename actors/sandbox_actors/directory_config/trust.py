@@ -9,7 +9,7 @@ hand breaks its seal, and a copy of the directory has a path for which nothing w
 files. They do not keep out a program that runs as the daemon's user: it can read the key, as it can do all else.
 
 A change writes the seals of the entry before and after it, then the file, then the seals after it: at any moment the
-file has a seal for what it holds, also where the writer is killed.
+file has a seal for what it holds, also where the writer is killed. What a power cut mixes up is not trusted.
 """
 
 from __future__ import annotations
@@ -116,11 +116,13 @@ def seals_file(path: Path) -> Path:
 
 def read_with_seals(path: Path) -> tuple[bytes | None, Seals]:
     """The file and the seals that belong to it. Raises what `read_file` raises."""
-    seals = read_seals(path)
+    before = read_seals(path)
+    text, seals = read_file(path), read_seals(path)
     for _ in range(LOOKS):
-        text, seen = read_file(path), seals
-        if (seals := read_seals(path)) == seen:
+        if seals == before:
             break
+        before = seals
+        text, seals = read_file(path), read_seals(path)
     return text, seals
 
 
