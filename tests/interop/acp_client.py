@@ -56,11 +56,11 @@ class Client:
         if response.status_code == 200 and "error" in (answer := response.json()):
             raise RpcError(answer["error"])
         await self.until(lambda: name in self._answers())
-        match self._answers()[name]:
-            case {"result": dict(result)}:
-                return result
-            case answer:
-                raise RpcError(answer.get("error"))
+        told = self._answers()[name]
+        if "result" not in told:
+            raise RpcError(told.get("error"))
+        result: Envelope = told["result"]
+        return result
 
     def _answers(self) -> dict[object, Envelope]:
         return {event["id"]: event for _, event in self.events if "id" in event and "method" not in event}

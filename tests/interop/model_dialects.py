@@ -24,7 +24,8 @@ class Tool:
 
     @property
     def parameters(self) -> Mapping[str, Json]:
-        found: Mapping[str, Json] = (self.schema or {}).get("properties", {})
+        schema: Mapping[str, Json] = self.schema or {}
+        found: Mapping[str, Json] = schema.get("properties", {})
         return found
 
 
@@ -92,7 +93,7 @@ class ChatCompletions:
         yield self._chunk({}, "tool_calls")
 
     def _chunk(self, delta: Json, finish: str | None = None) -> Json:
-        chunk = {
+        chunk: Json = {
             "id": "chatcmpl-scripted",
             "object": "chat.completion.chunk",
             "created": 0,
@@ -190,7 +191,7 @@ class Responses:
         )
 
     def _message(self, text: str) -> Json:
-        content = [{"type": "output_text", "text": text, "annotations": []}]
+        content: Json = [{"type": "output_text", "text": text, "annotations": []}]
         return {"type": "message", "id": "msg_scripted", "role": "assistant", "content": content}
 
     def _completed(self, item: Json) -> Iterator[Json]:

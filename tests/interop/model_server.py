@@ -32,7 +32,7 @@ import trio
 from interop.model_dialects import DIALECTS, Call, ChatCompletions, Conversation, Dialect, Json, Tool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 
 __all__ = ["Conversation", "Model", "open_model"]
 
@@ -129,7 +129,7 @@ class Model:
         self._changed.set()
         self._changed = trio.Event()
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def serve(self, stream: trio.SocketStream) -> None:
         """One request, one answer, one connection: `connection: close` spares us pipelining."""
         peer = h11.Connection(h11.SERVER)
         request, body = await _receive(stream, peer)
@@ -234,12 +234,12 @@ async def _watch_hangup(stream: trio.SocketStream, answering: trio.CancelScope) 
 
 
 @asynccontextmanager
-async def open_model() -> AsyncIterator[Model]:
+async def open_model() -> AsyncGenerator[Model]:
     model = Model()
 
     async def handle(stream: trio.SocketStream) -> None:
         with suppress(trio.BrokenResourceError, h11.RemoteProtocolError):  # killed in the middle of its request
-            await model._serve(stream)
+            await model.serve(stream)
 
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))

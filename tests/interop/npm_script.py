@@ -23,7 +23,7 @@ import trio
 from interop.cache import CACHE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from support.daemon import Daemon
 
@@ -112,7 +112,7 @@ class Script:
 
 
 @asynccontextmanager
-async def script(name: str, served: Daemon, folder: Path) -> AsyncIterator[Script]:
+async def script(name: str, served: Daemon, folder: Path) -> AsyncGenerator[Script]:
     """One of the programs, against a daemon. It must end in peace when the block does."""
     _furnish(folder)
     environment = {"PATH": os.environ["PATH"], "NO_COLOR": "1"}

@@ -52,7 +52,8 @@ class RealAgent:
             return None
         if not may_install():
             return "not installed, and SANDBOX_AGENT_TEST_INSTALL is 0"
-        done = await run("install-agent", self.id, "--data-dir", str(AGENTS_DIR), "--json", within=INSTALL_WITHIN)
+        command = ("install-agent", self.id, "--data-dir", str(AGENTS_DIR))
+        done = await run(*command, env={"UV_PYTHON_DOWNLOADS": "never"}, within=INSTALL_WITHIN)
         if done.code and (lacks := re.search(r"install failed: \w+: (it needs .*)", done.stderr)):
             return lacks[1]
         assert done.code == 0, done.stderr
@@ -71,10 +72,7 @@ def environment_of(home: Path) -> dict[str, str]:
         "HOME": str(home),
         **{f"XDG_{kind}_HOME": str(home / f".{kind.lower()}") for kind in ("CONFIG", "DATA", "STATE", "CACHE")},
         "NO_PROXY": "127.0.0.1,localhost",
-        "DO_NOT_TRACK": "1",
-        "CI": "1",
-        "NO_BROWSER": "1",
-        "NO_COLOR": "1",
+        **dict.fromkeys(("DO_NOT_TRACK", "CI", "NO_BROWSER", "NO_COLOR"), "1"),
     }
 
 

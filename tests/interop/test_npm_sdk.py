@@ -21,7 +21,7 @@ from support.daemon import Daemon, running
 from support.processes import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from interop.npm_script import Facts
@@ -45,7 +45,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def set_stage(name: str, folder: Path, *options: str) -> AsyncIterator[Stage]:
+async def set_stage(name: str, folder: Path, *options: str) -> AsyncGenerator[Stage]:
     if shutil.which("npm") is None or shutil.which("node") is None:
         pytest.skip("node and npm are not on PATH")
     if not is_installed() and not may_install():

@@ -29,7 +29,7 @@ from support.daemon import Daemon, running
 from support.processes import children_of, eventually, zombies_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 CONVERSATION_SECONDS = 60.0  # 2 to 8 are usual; two cores may have other work
 PROMPT_SECONDS = 10.0  # an end that must come by itself: after a cancel, a DELETE, a death
@@ -65,7 +65,7 @@ class Stage:
         return [pid for pid in self.daemon.processes() if pid not in self.own]
 
     @asynccontextmanager
-    async def client(self, name: str, server_id: str) -> AsyncIterator[Client]:
+    async def client(self, name: str, server_id: str) -> AsyncGenerator[Client]:
         client = Client(self.http, name, server_id, self.agent.id)
         async with trio.open_nursery() as nursery:
             greeting = await client.connect(nursery)
@@ -101,7 +101,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def set_stage(agent: RealAgent, folder: Path) -> AsyncIterator[Stage]:
+async def set_stage(agent: RealAgent, folder: Path) -> AsyncGenerator[Stage]:
     if (lacks := await agent.provide()) is not None:
         pytest.skip(f"{agent.id}: {lacks}")
     work = folder / "work"
@@ -328,7 +328,7 @@ async def _expect_stop(client: Client, session: str, text: str, expected: str) -
 
 
 @asynccontextmanager
-async def prompted_in_vain(client: Client, session: str, text: str) -> AsyncIterator[None]:
+async def prompted_in_vain(client: Client, session: str, text: str) -> AsyncGenerator[None]:
     """A turn whose agent the body takes away. Soon after it the turn must have ended, by whatever error."""
     settled = trio.Event()
 

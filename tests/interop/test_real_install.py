@@ -23,7 +23,7 @@ from support.command import run
 from support.daemon import running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from interop.acp_client import Envelope
     from support.daemon import Daemon
@@ -34,7 +34,7 @@ LOOK_EVERY = 0.05
 
 
 @asynccontextmanager
-async def empty_house(folder: Path) -> AsyncIterator[tuple[Daemon, httpx.AsyncClient]]:
+async def empty_house(folder: Path) -> AsyncGenerator[tuple[Daemon, httpx.AsyncClient]]:
     """A daemon without agents that may fetch them."""
     home = folder / "home"
     home.mkdir()
@@ -87,7 +87,8 @@ async def test_two_clients_that_ask_at_once_for_an_agent_that_is_not_there_cause
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(connect, "ann", "first", AGENT)
                 nursery.start_soon(connect, "bob", "second", ALIAS)
-                while "installing" not in (meanwhile := await described(http, AGENT)):
+                # Whoever only looks is told nothing of its beginning.
+                while "installing" not in (meanwhile := await described(http, AGENT)):  # noqa: ASYNC110
                     await trio.sleep(LOOK_EVERY)
                 assert meanwhile["installing"]["agent"] == AGENT
                 assert (meanwhile["installed"], greetings) == (False, {})
