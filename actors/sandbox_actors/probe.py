@@ -156,7 +156,7 @@ class _Heard:
 
     stderr: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
     asked: str = ""
-    _answers: dict[int, Raw | str] = field(default_factory=dict[int, "Raw | str"])
+    _answer: Raw | str | None = None
     _ended: _Ended | None = None
     _count: int = 0
     _sending: trio.Lock = field(default_factory=trio.Lock)
@@ -166,13 +166,13 @@ class _Heard:
     async def ask(self, child: ChildProcess, method: str, params: Mapping[str, Json]) -> Raw | str | _Ended:
         """The result, or the message of the refusal, or the end."""
         self._count += 1
-        id, self.asked = self._count, method
-        await self._send(child, request(Raw(b"%d" % id), method, params))
-        while id not in self._answers:
+        self.asked, self._answer = method, None
+        await self._send(child, request(Raw(b"%d" % self._count), method, params))
+        while self._answer is None:
             if self._ended is not None:
                 return self._ended
             await self._arrived.park()
-        return self._answers[id]
+        return self._answer
 
     async def _send(self, child: ChildProcess, envelope: bytes) -> None:
         async with self._sending:
@@ -202,16 +202,17 @@ class _Heard:
 
     def _take(self, line: bytes) -> bytes | None:
         try:
-            envelope = msgspec.json.decode(line, type=dict[str, Raw])
+            # What is not UTF-8 would come to light only where a member is read, and there nobody expects it.
+            envelope = msgspec.json.decode(line.decode(errors="replace"), type=dict[str, Raw])
             id: Json = msgspec.json.decode(envelope.get("id", Raw(b"null")))
         except (msgspec.MsgspecError, RecursionError):
             return None  # a notice on stdout is no reason to give up
         if "method" in envelope:
             refusal = {"code": -32601, "message": "nobody is there to ask"}
             return None if id is None else msgspec.json.encode({"jsonrpc": "2.0", "id": id, "error": refusal})
-        if isinstance(id, int):
+        if type(id) is int and id == self._count:  # nothing else is waited for, and it must not pile up
             result = envelope.get("result")
-            self._answers[id] = result if result is not None else _told(envelope.get("error"))
+            self._answer = result if result is not None else _told(envelope.get("error"))
             self._arrived.unpark_all()
         return None
 

@@ -11,7 +11,6 @@ import shutil
 import tempfile
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import msgspec
@@ -21,7 +20,8 @@ from sandbox_supervisor import Cookie
 
 from .catalog.catalog import MOCK
 from .catalog.config_options import static_options
-from .credentials import discover
+from .credentials import discover, home_of
+from .errors import ShuttingDown
 from .installer import is_installed
 from .probe import Greeting, ProbeFailed, probe
 
@@ -106,6 +106,8 @@ class Survey:
     _asking: dict[str, trio.Lock] = field(default_factory=dict[str, trio.Lock])
     _limit: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(PROBES_AT_ONCE))
     _probes: int = 0
+    _describing: set[trio.CancelScope] = field(default_factory=set[trio.CancelScope])
+    _closed: bool = False
 
     async def describe(
         self, ids: Sequence[str], sessions: Sequence[Session], *, config: bool = False, fresh: bool = False
@@ -119,6 +121,7 @@ class Survey:
 
         Raises:
           UnsupportedAgent: an id is unknown.
+          ShuttingDown: the survey was closed before all agents had answered.
         """
         agents = [self.catalog.agent(id) for id in ids]
         credentials = await trio.to_thread.run_sync(self._credentials)
@@ -127,14 +130,28 @@ class Survey:
         async def describe(agent: Agent) -> None:
             descriptions[agent.id] = await self._describe(agent, credentials, sessions, config=config, fresh=fresh)
 
-        async with trio.open_nursery() as nursery:
-            for agent in agents:
-                nursery.start_soon(describe, agent)
+        with trio.CancelScope() as scope:
+            self._describing.add(scope)
+            try:
+                if self._closed:
+                    scope.cancel()
+                async with trio.open_nursery() as nursery:
+                    for agent in agents:
+                        nursery.start_soon(describe, agent)
+            finally:
+                self._describing.discard(scope)
+        if scope.cancelled_caught:
+            raise ShuttingDown
         return [descriptions[agent.id] for agent in agents]
 
+    def close(self) -> None:
+        """Ask no more agents: whoever waits for one is told at once."""
+        self._closed = True
+        for scope in self._describing:
+            scope.cancel()
+
     def _credentials(self) -> Credentials:
-        environment = self.catalog.environment
-        return discover(Path(environment.get("HOME") or Path.home()), environment)
+        return discover(home_of(self.catalog.environment), self.catalog.environment)
 
     async def _describe(
         self, agent: Agent, credentials: Credentials, sessions: Sequence[Session], *, config: bool, fresh: bool
@@ -163,7 +180,7 @@ class Survey:
         if agent.description:
             described["description"] = agent.description
         if (progress := self.installer.progress(agent.id)) is not None:
-            described["installing"] = msgspec.to_builtins(progress)
+            described["installing"] = progress.told()
         if known is not None:
             described["acp"] = {
                 name: known[name]
@@ -200,7 +217,8 @@ class Survey:
         finally:
             with trio.CancelScope(shield=True):
                 await trio.to_thread.run_sync(folder.cleanup)
-        return _Asked(fingerprint, greeting, greeting.refusal)
+        refusal = greeting.refusal  # such as "invalid API key", with the key
+        return _Asked(fingerprint, greeting, None if refusal is None else self.catalog.redactor().redact(refusal))
 
     def _initialize(self, agent: Agent, asked: _Asked | None) -> Mapping[str, Json] | None:
         """What the agent answered to `initialize`, lately or when it was installed."""

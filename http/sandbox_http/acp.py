@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+import trio
 from msgspec import Raw
 from quart import Blueprint, Response, request, websocket
 
@@ -70,9 +71,10 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
                 raise Problem("invalid_request", "request body must be a JSON-RPC object") from None
             raise Problem("invalid_request", f"invalid JSON body: {error}") from None
         id = head.request_id
-        exchange = Exchange(sessions, streams, server, request.args.get("agent"), envelope, head)
+        deadline = trio.current_time() + (config.request_timeout or float("inf"))
+        exchange = Exchange(sessions, streams, server, request.args.get("agent"), envelope, head, deadline)
         if id is not None and not await exchange.prepared():
-            return await exchange.response(id, config.request_timeout)
+            return await exchange.response(id)
         try:
             session = await exchange.obtained()
         except AgentNotNamed:
@@ -87,7 +89,7 @@ def acp_routes(sessions: Sessions, journal: Journal, streams: Streams, config: C
             response = json_response(error_response(id or NO_ID, refusal))
             response.headers.update(retry_after(refusal))
             return response
-        return await exchange.response(id, config.request_timeout) if answered and id is not None else _empty(202)
+        return await exchange.response(id) if answered and id is not None else _empty(202)
 
     @routes.get("/v1/acp/<server_id>")
     async def events(server_id: str) -> Response:

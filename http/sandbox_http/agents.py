@@ -107,7 +107,7 @@ async def _install_events(
         progress = installer.progress(id)
         if progress is not None and progress != told:
             told = progress
-            yield _event("progress", _shown(progress))
+            yield _event("progress", progress.told())
         else:
             with trio.move_on_after(HEARTBEAT_EVERY) as silence:
                 await installer.changed(id)
@@ -120,16 +120,6 @@ async def _install_events(
             yield _event("installed", _told(await outcome.wait()))
         except ActorError as error:
             yield _event("failed", of_refusal(as_refusal(error)).members)
-
-
-def _shown(progress: Progress) -> dict[str, Json]:
-    return {
-        "agent": progress.agent,
-        "step": progress.step,
-        "message": progress.message,
-        "bytes": progress.bytes,
-        "totalBytes": progress.total_bytes,
-    }
 
 
 def _told(outcome: Outcome) -> dict[str, Json]:

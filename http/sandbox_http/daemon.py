@@ -138,6 +138,7 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
                         # Streams are told, then agents stopped: whoever waits for one is answered while HTTP is there.
                         streams.drain()
                         installer.close()
+                        survey.close()
                         with trio.CancelScope(shield=True):
                             await sessions.close()
 

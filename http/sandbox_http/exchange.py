@@ -41,7 +41,7 @@ BLANK_EVERY = 10.0
 
 
 class _Timeout(Refusal):
-    """The time for requests that the daemon was started with is over. The answer still comes on the streams."""
+    """The time for requests that the daemon was started with is over."""
 
     name = "timeout"
 
@@ -53,6 +53,7 @@ class Exchange:
     Attributes:
       server: the session's id.
       agent: which agent it is to have; None where the client does not say.
+      deadline: by when an error is the answer.
       begun: the session that has the envelope, and what will be its answer.
     """
 
@@ -62,6 +63,7 @@ class Exchange:
     agent: str | None
     envelope: bytes
     head: Head
+    deadline: float
     begun: tuple[Session, Reply[bytes]] | None = None
 
     async def prepared(self) -> bool:
@@ -72,7 +74,7 @@ class Exchange:
         """
         if self.agent is None or self.head.request_id is None:
             return True
-        with trio.move_on_after(HEAD_WITHIN):
+        with trio.move_on_at(self._by(HEAD_WITHIN)):
             await self.sessions.prepare(self.server, self.agent)
             return True
         return False
@@ -93,29 +95,27 @@ class Exchange:
             self.begun = session, accepted.answer
         return accepted.answer is not None
 
-    async def response(self, id: Raw, timeout: float | None) -> Response:
-        """The response to a request: its answer, at once or in the end.
-
-        Args:
-          timeout: seconds after which an error is the answer; None: never.
-        """
-        deadline = trio.current_time() + (timeout if timeout is not None else float("inf"))
+    async def response(self, id: Raw) -> Response:
+        """The response to a request: its answer, at once or in the end."""
         if self.begun is not None:
-            with trio.move_on_at(min(deadline, trio.current_time() + HEAD_WITHIN)):
+            with trio.move_on_at(self._by(HEAD_WITHIN)):
                 return json_response(await self._answer(id))
-            if trio.current_time() >= deadline:
-                return json_response(_late(id))
-        response = json_response(self._slowly(id, deadline))
+        if trio.current_time() >= self.deadline:
+            return json_response(self._late(id))
+        response = json_response(self._slowly(id))
         response.timeout = None
         return response
 
-    async def _slowly(self, id: Raw, deadline: float) -> AsyncIterator[bytes]:
+    def _by(self, seconds: float) -> float:
+        return min(self.deadline, trio.current_time() + seconds)
+
+    async def _slowly(self, id: Raw) -> AsyncIterator[bytes]:
         envelope: bytes | None = None
-        while envelope is None and trio.current_time() < deadline:
+        while envelope is None and trio.current_time() < self.deadline:
             yield b" "
-            with trio.move_on_at(min(deadline, trio.current_time() + BLANK_EVERY)):
+            with trio.move_on_at(self._by(BLANK_EVERY)):
                 envelope = await self._answer(id)
-        yield envelope if envelope is not None else _late(id)
+        yield envelope if envelope is not None else self._late(id)
 
     async def _answer(self, id: Raw) -> bytes:
         """The answer, or what became of it. May be cancelled and tried again."""
@@ -133,10 +133,12 @@ class Exchange:
         await self.streams.level(session.log)  # whoever has the answer shall have had the updates before it
         return envelope
 
+    def _late(self, id: Raw) -> bytes:
+        message = "the agent has not answered in time; its answer will come on the event stream"
+        if self.begun is None:
+            message = "the agent is still being installed, and the request was not passed on to it; ask again later"
+        return error_response(id, _Timeout(message))
+
 
 def json_response(body: bytes | AsyncIterator[bytes]) -> Response:
     return Response(body, content_type="application/json")
-
-
-def _late(id: Raw) -> bytes:
-    return error_response(id, _Timeout("the agent has not answered in time; its answer will come on the event stream"))

@@ -110,6 +110,7 @@ def test_a_bad_agents_file_is_refused_and_the_message_says_what_to_mend(
         ("a.tgz", "archive must be a URL"),
         ("https:///a.tgz", "archive must be a URL"),
         ("https://[::1/a.tgz", "IPv6"),
+        ("https://mirror.example:port/a.tgz", "Port could not be cast"),
         ("https://mirror.example/a.tgz", None),
         ("http://127.0.0.1:8000/a.tgz", None),
         ("http://[::1]:8000/a.tgz", None),
@@ -215,7 +216,7 @@ def test_variables_aliases_and_patterns_are_added_and_lists_are_replaced(tmp_pat
     credentials = ["openrouter"]
     """
     claude = read(tmp_path, text)["claude"]
-    assert claude.env == {"DISABLE_AUTOUPDATER": "0", "MINE": "yes"}
+    assert claude.env == {**SHIPPED["claude"].env, "DISABLE_AUTOUPDATER": "0", "MINE": "yes"}
     assert claude.aliases == [*SHIPPED["claude"].aliases, "sonnet"]
     assert claude.environment == [*SHIPPED["claude"].environment, "MY_PROXY_*"]
     assert claude.credentials == ["openrouter"]

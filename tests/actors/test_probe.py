@@ -103,6 +103,25 @@ async def test_noise_notifications_and_questions_do_not_confuse_it(tmp_path: Pat
     assert msgspec.json.decode(greeting.initialize) == {"asked": -32601, "for": "q"}
 
 
+async def test_what_is_no_utf_8_and_answers_to_nobody_do_not_confuse_it(tmp_path: Path) -> None:
+    agent = scripted("""
+        id, _ = heard()
+        sys.stdout.buffer.write(b'{"\\xff": 1}\\n{"id": "\\xff", "method": "a"}\\n{"id": 1, "method": "\\xff"}\\n')
+        tell(id=True, result={"name": "true"})
+        tell(id=id + 1, result={"name": "too early"})
+        sys.stdout.flush()
+        sys.stdout.buffer.write(b'{"id": %d, "result": {"name": "\\xff"}}\\n' % id)
+        sys.stdout.flush()
+        id, _ = heard()
+        tell(id=id, result={"sessionId": "s"})
+        heard()
+    """)
+    greeting = await ask(agent, tmp_path, session=True)
+    assert msgspec.json.decode(greeting.initialize) == {"name": "\ufffd"}
+    assert greeting.session is not None
+    assert msgspec.json.decode(greeting.session) == {"sessionId": "s"}
+
+
 async def test_an_agent_that_exits_is_told_with_its_code_and_last_words(tmp_path: Path) -> None:
     failed = await failure(scripted('print("no config", file=sys.stderr); sys.exit(3)'), tmp_path)
     assert str(failed) == "it exited with code 3 before it answered 'initialize'"

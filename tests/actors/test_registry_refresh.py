@@ -168,3 +168,10 @@ async def test_a_server_that_says_nothing_is_given_up(tmp_path: Path, autojump_c
         with pytest.raises(BadCatalog, match=f"cannot fetch the registry document {url}: "):
             await refresh_registry(url, registry_cache(tmp_path))
         nursery.cancel_scope.cancel()
+
+
+async def test_a_proxy_of_no_use_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "foo://user:hunter2@127.0.0.1:9")
+    with pytest.raises(BadCatalog, match="such as ALL_PROXY") as refused:
+        await refresh_registry("https://registry.invalid/", registry_cache(tmp_path))
+    assert "hunter2" not in str(refused.value)

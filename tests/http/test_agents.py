@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import textwrap
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import pytest
 import trio
 
 from support.daemon import Daemon, running
+from support.processes import alive, eventually
+from support.serving import serving
 from support.wire import Answer, exchange
 
 if TYPE_CHECKING:
@@ -174,6 +176,38 @@ async def test_an_agent_is_asked_once_until_it_changes_or_a_client_insists(tmp_p
         assert starts.read_text() == "xx"
 
 
+async def test_a_shutdown_tells_who_waits_for_an_agents_answer(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    silent = ["/bin/sh", "-c", f"> {shlex.quote(str(started))}; exec cat > /dev/null"]
+    async with trio.open_nursery() as nursery:
+        answers: list[Answer] = []
+        async with serving(tmp_path / "home", agents={"silent": silent}) as daemon:
+
+            async def ask() -> None:
+                answers.append(await get(daemon, "/v1/agents/silent?config=true"))
+
+            nursery.start_soon(ask)
+            await eventually(started.exists)
+        with trio.fail_after(5):
+            await eventually(lambda: bool(answers))
+    assert (answers[0].status, answers[0].problem) == (503, "shutting_down")
+
+
+async def test_a_client_that_leaves_ends_the_process_that_was_asked_for_it(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    forking = (
+        f"trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$ >> {pids}; sleep 60' & echo $$ >> {pids}; wait; wait"
+    )
+    async with serving(tmp_path / "home", agents={"forking": ["/bin/sh", "-c", forking]}) as daemon:
+        with trio.CancelScope() as asking:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(get, daemon, "/v1/agents/forking?config=true")
+                await eventually(lambda: pids.exists() and pids.read_text().count("\n") == 2)
+                asking.cancel()
+        with trio.fail_after(10):
+            await eventually(lambda: not any(alive(int(pid)) for pid in pids.read_text().split()))
+
+
 async def test_an_agent_that_runs_has_a_server_status(tmp_path: Path) -> None:
     async with house(tmp_path) as daemon:
         assert "serverStatus" not in await described(daemon, "mock")
@@ -192,43 +226,43 @@ async def test_an_agent_goes_by_its_aliases_too(tmp_path: Path) -> None:
         assert (await described(daemon, "claude-acp"))["id"] == "claude"
 
 
-@pytest.mark.parametrize(
-    ("target", "name"),
-    [
-        ("/v1/agents/nobody", "unsupported_agent"),
-        ("/v1/agents/..%2Fmock", "unsupported_agent"),
-        ("/v1/agents/%ff", "invalid_request"),
-        ("/v1/agents?config=yes", "invalid_request"),
-        ("/v1/agents/mock?config=", "invalid_request"),
-        ("/v1/agents/mock?no_cache=1", "invalid_request"),
-        ("/v1/agents/nobody/install", "unsupported_agent"),
-    ],
-)
-async def test_bad_questions_are_refused(tmp_path: Path, target: str, name: str) -> None:
-    async with house(tmp_path) as daemon:
-        answer = await get(daemon, target)
-        assert (answer.status, answer.problem) == (400, name)
+BAD_QUESTIONS = {
+    "/v1/agents/nobody": "unsupported_agent",
+    "/v1/agents/..%2Fmock": "unsupported_agent",
+    "/v1/agents/%ff": "invalid_request",
+    "/v1/agents?config=yes": "invalid_request",
+    "/v1/agents/mock?config=": "invalid_request",
+    "/v1/agents/mock?no_cache=1": "invalid_request",
+    "/v1/agents/nobody/install": "unsupported_agent",
+}
 
 
-@pytest.mark.parametrize(
-    ("body", "content_type", "status"),
-    [
-        (b"{}", "text/plain", 415),
-        (b"{", "application/json", 400),
-        (b"", "application/json", 400),
-        (b"[]", "application/json", 422),
-        (b'{"reinstall": "yes"}', "application/json", 422),
-        (b'{"agentVersion": 2}', "application/json", 422),
-        (b'{"agentVersion": "../../x"}', "application/json", 400),
-        (b'{"agentProcessVersion": "latest && evil"}', "application/json", 400),
-    ],
-)
-async def test_a_bad_install_request_is_refused(tmp_path: Path, body: bytes, content_type: str, status: int) -> None:
-    async with house(tmp_path) as daemon:
-        headers = {**daemon.headers, "Content-Type": content_type}
-        answer = await exchange(daemon.port, "POST", "/v1/agents/gemini/install", headers, body)
-        assert answer.status == status
-        assert answer.problem in ("invalid_request", "unsupported_media_type")
+async def test_bad_questions_are_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as daemon:
+        answers = {target: await get(daemon, target) for target in BAD_QUESTIONS}
+    assert {target: answer.problem for target, answer in answers.items()} == BAD_QUESTIONS
+    assert {answer.status for answer in answers.values()} == {400}
+
+
+BAD_INSTALLS = [
+    (b"{}", "text/plain", 415),
+    (b"{", "application/json", 400),
+    (b"", "application/json", 400),
+    (b"[]", "application/json", 422),
+    (b'{"reinstall": "yes"}', "application/json", 422),
+    (b'{"agentVersion": 2}', "application/json", 422),
+    (b'{"agentVersion": "../../x"}', "application/json", 400),
+    (b'{"agentProcessVersion": "latest && evil"}', "application/json", 400),
+]
+
+
+async def test_a_bad_install_request_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as daemon:
+        for body, content_type, status in BAD_INSTALLS:
+            headers = {**daemon.headers, "Content-Type": content_type}
+            answer = await exchange(daemon.port, "POST", "/v1/agents/gemini/install", headers, body)
+            assert answer.status == status, body
+            assert answer.problem in ("invalid_request", "unsupported_media_type"), body
 
 
 async def install(daemon: Daemon, id: str, accept: str = "application/json", **wanted: object) -> Answer:

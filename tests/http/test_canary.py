@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -44,9 +45,8 @@ STRANGE = {
 IN_DEFINITION = "canary-in-the-agents-file"
 WITHIN = 60
 
-LEAKY = """
+TELL_ALL = """
 from urllib.parse import quote
-heard()
 everything = dict(os.environ)
 for pair in open(f"/proc/{os.getppid()}/environ").read().split("\\0"):  # the daemon's own, which it may read
     name, _, value = pair.partition("=")
@@ -60,6 +60,14 @@ print("last words", *(everything.get(name) for name in CANARIES), file=sys.stder
 os._exit(3)
 """
 
+REFUSING = """
+heard()
+say('{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":1}}')
+heard()
+key = os.environ["ANTHROPIC_API_KEY"]
+say(json.dumps({"jsonrpc": "2.0", "id": 2, "error": {"code": -32000, "message": f"the key {key} is invalid"}}))
+"""
+
 CURIOUS = """
 import pathlib
 pathlib.Path(sys.argv[1]).write_text(json.dumps(dict(os.environ)))
@@ -68,15 +76,25 @@ os.execv(sys.executable, [sys.executable, "-m", "sandbox_actors.mock"])
 
 
 def agents_file(home: Path) -> Path:
-    """`leaky` tells its whole environment and its daemon's on stderr; `curious` and `own` write theirs to a file."""
-    home.mkdir(parents=True, exist_ok=True)
-    leaky = script(home / "leaky.py", f"CANARIES = {list(CANARIES)!r}\n{LEAKY}")
+    """`leaky` tells its whole environment and its daemon's on stderr; `curious` and `own` write theirs to a file.
+
+    So does the npm that is to install `unlucky`; and `refusing` opens no session, and quotes the key that it was given.
+    """
+    tools = home / "tools"
+    tools.mkdir(parents=True, exist_ok=True)
+    leaky = script(home / "leaky.py", f"heard()\nCANARIES = {list(CANARIES)!r}\n{TELL_ALL}")
+    npm = script(home / "npm.py", f"CANARIES = {list(CANARIES)!r}\n{TELL_ALL}")
+    for name, command in (("npm", shlex.join(npm)), ("node", "echo v24.0.0")):
+        (tools / name).write_text(f"#!/bin/sh\nexec {command}\n")
+        (tools / name).chmod(0o755)
     curious = script(home / "curious.py", CURIOUS)
     definitions = {
         "leaky": {"command": leaky, "env": {"DEFINED_TOKEN": IN_DEFINITION}},
         "curious": {"command": [*curious, str(home / "curious.json")], "credentials": ["anthropic"]},
         "own": {"command": [*curious, str(home / "own.json")]},
         "broken": {"command": ["/nowhere/at-all"]},
+        "refusing": {"command": script(home / "refusing.py", REFUSING), "credentials": ["anthropic"]},
+        "unlucky": {"distribution": {"npx": {"package": "unlucky@1.0.0"}}},
     }
     file = home / "agents.json"
     file.write_text(json.dumps({"agents": definitions}))
@@ -101,6 +119,8 @@ async def use(server: Server) -> tuple[str, list[Seen]]:
     assert await post(leaky, "initialize", {"protocolVersion": 1}, "leaky") == "agent_process_exited"
     assert await post(Session(server, "b"), "initialize", {}, "broken") == "stream_error"
     assert await post(Session(server, "n"), "initialize", {}, "nobody") == "unsupported_agent"
+    assert await post(Session(server, "u"), "initialize", {}, "unlucky") == "install_failed"
+    assert "last words [redacted]" in bodies[-1]
 
     async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=20) as client:
         for route in routes(server.home / "unused"):
@@ -115,6 +135,11 @@ async def use(server: Server) -> tuple[str, list[Seen]]:
                             content=b"{ no JSON" if method in ("POST", "PUT") else None,
                         )
                         bodies.append(f"{response.headers} {response.text}")
+        for accept in ("application/json", "text/event-stream"):
+            headers = {**server.headers, "Accept": accept}
+            response = await client.post("/v1/agents/unlucky/install", headers=headers, json={})
+            assert "last words [redacted]" in response.text
+            bodies.append(response.text)
     for session in (talking, own, leaky):
         async with session.subscribed(0) as subscriber:
             await subscriber.until(lambda event: event.id is not None)
@@ -130,7 +155,8 @@ async def test_no_secret_of_the_daemons_is_in_anything_that_it_tells_or_keeps(tm
     options = ["--agents", str(agents_file(tmp_path)), "--state-dir", str(tmp_path / "state")]
     options += ["--log-level", "debug", "--log-format", form, "--restart-limit", "0"]
     with trio.fail_after(WITHIN):
-        async with started(tmp_path, *options, env={**CANARIES, **STRANGE}, token=TOKEN) as server:
+        env = {**CANARIES, **STRANGE, "PATH": f"{tmp_path}/tools:{os.environ['PATH']}"}
+        async with started(tmp_path, *options, env=env, token=TOKEN) as server:
             bodies, events = await use(server)
             commands = "\n".join(command_of(pid) for pid in server.processes())
             await server.stop()
@@ -140,6 +166,8 @@ async def test_no_secret_of_the_daemons_is_in_anything_that_it_tells_or_keeps(tm
     for name in (*CANARIES, "DEFINED_TOKEN"):
         assert any(line.startswith(f"{name} ") and "[redacted]" in line for line in stderr), name
     assert re.search(r'"configError":"[^"]*last words \[redacted\]', bodies)
+    assert '"configError":"the key [redacted] is invalid"' in bodies
+    assert re.search('event"?[=:] ?"install failed"', server.stderr)
     assert "curious" in commands or "sandbox_actors.mock" in commands
     kept = b"".join(file.read_bytes() for file in (tmp_path / "state").rglob("*") if file.is_file()).decode("latin-1")
     assert "last words" in kept

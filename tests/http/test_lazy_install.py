@@ -70,7 +70,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(folder: Path) -> AsyncGenerator[House]:
+async def house(folder: Path, *options: str) -> AsyncGenerator[House]:
     tools = folder / "tools"
     tools.mkdir()
     os.mkfifo(folder / "gate")
@@ -81,7 +81,8 @@ async def house(folder: Path) -> AsyncGenerator[House]:
         program.chmod(0o755)
     agents = folder / "agents.json"
     agents.write_text(json.dumps({"agents": {"slow": {"distribution": {"npx": {"package": "slow@1.0.0"}}}}}))
-    async with running(folder / "home", "--agents", str(agents), PATH=f"{tools}:/usr/bin:/bin") as daemon:
+    options = ("--agents", str(agents), *options)
+    async with running(folder / "home", *options, PATH=f"{tools}:/usr/bin:/bin") as daemon:
         yield House(folder, daemon)
 
 
@@ -98,6 +99,8 @@ async def test_a_request_that_waits_for_an_install_gets_its_head_in_time_and_its
             assert head.startswith(b"HTTP/1.1 200")
             assert time.monotonic() - asked > HEAD_WITHIN - 0.5
             assert await slow.servers() == []
+            described = await exchange(slow.daemon.port, "GET", "/v1/agents/slow", slow.daemon.headers)
+            assert list(described.json["installing"]) == ["agent", "step", "message", "bytes", "totalBytes"]
 
             await slow.open_gate("good")
             body = bytearray()
@@ -136,6 +139,19 @@ async def test_an_install_that_fails_at_once_is_a_problem(tmp_path: Path) -> Non
         nursery.start_soon(slow.open_gate, "bad")
         answer = await slow.ask("s")
         assert (answer.status, answer.problem, answer.json["details"]["reason"]) == (500, "install_failed", "network")
+        assert await slow.servers() == []
+
+
+async def test_a_request_whose_time_is_over_before_the_install_is_told_that_it_was_not_passed_on(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, "--request-timeout-ms", "300") as slow:
+        asked = time.monotonic()
+        answer = await slow.ask("s")
+        assert time.monotonic() - asked < HEAD_WITHIN
+        assert answer.status == 200
+        assert answer.json["error"]["data"]["type"] == "urn:sandbox-agent:error:timeout"
+        assert "not passed on" in answer.json["error"]["message"]
         assert await slow.servers() == []
 
 

@@ -118,7 +118,7 @@ def test_one_agent_is_shown_by_its_id_or_another_name(home: Path) -> None:
     members = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert members["id"] == "claude"
     assert members["installed"] == "no"
-    assert members["packages"] == "@anthropic-ai/claude-code@2.1.330"
+    assert members["credentials"] == "anthropic"
     assert "claude-acp" in members["aliases"]
     assert "command" not in members
     assert call(home, "show", "claude").stdout == done.stdout

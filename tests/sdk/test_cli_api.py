@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from click.testing import CliRunner
+from structlog.testing import capture_logs
 
 from sandbox_agent import cli
 from sandbox_agent.cli.server_events import ServerEvent, server_events
 from support.answering import answering, http
 from support.clients import Session
-from support.command import COMMAND, clean_environment, run
+from support.command import COMMAND, clean_environment, run, run_here
 from support.daemon import free_port
 from support.serving import TOKEN, serving
 
@@ -92,7 +93,8 @@ async def test_a_refusal_is_the_problem_document_on_stderr_and_code_1(tmp_path: 
                 (("stream", "-t", TOKEN, "--last-event-id", "x"), "invalid_request"),
                 (("close", "-t", "wrong"), "token_invalid"),
             ):
-                done = await run("api", "acp", *arguments, "--server-id", "s", *endpoint)
+                with capture_logs():  # what the daemon says is none of the command's output
+                    done = await run_here("api", "acp", *arguments, "--server-id", "s", *endpoint)
                 assert (done.code, done.stdout) == (1, "")
                 problem = json.loads(done.stderr)
                 assert problem["type"] == f"urn:sandbox-agent:error:{name}"
@@ -144,7 +146,7 @@ def test_arguments_that_make_no_sense_are_usage_errors(arguments: tuple[str, ...
 async def test_the_payload_goes_out_and_the_answer_comes_back_digit_by_digit() -> None:
     message = '{"b":1e3, "a":12345678901234567890123}'
     async with answering(http(b'{"z":1e3,"y":12345678901234567890123}')) as (url, asked):
-        done = await run("api", "acp", "post", "--server-id", "s", "--json", message, "-e", f"{url}/below/")
+        done = await run_here("api", "acp", "post", "--server-id", "s", "--json", message, "-e", f"{url}/below/")
     line, headers, body = asked.last
     assert (line, body) == ("POST /below/v1/acp/s HTTP/1.1", message.encode())
     assert headers["content-type"] == "application/json"
@@ -154,7 +156,7 @@ async def test_the_payload_goes_out_and_the_answer_comes_back_digit_by_digit() -
 
 async def test_a_server_that_is_not_there_or_no_server_of_ours_is_told_in_a_sentence() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    done = await run("api", "agents", "list", "-e", url)
+    done = await run_here("api", "agents", "list", "-e", url)
     assert (done.code, done.stdout) == (1, "")
     assert done.stderr == (
         f"sandbox-agent: cannot reach {url}: Connection refused; is the server running?"
@@ -168,7 +170,7 @@ async def test_a_server_that_is_not_there_or_no_server_of_ours_is_told_in_a_sent
         (b"", "the connection to "),
     ):
         async with answering(answer) as (url, _):
-            done = await run("api", "agents", "list", "-e", url)
+            done = await run_here("api", "agents", "list", "-e", url)
         assert (done.code, done.stdout) == (1, "")
         assert done.stderr.startswith(f"sandbox-agent: {sentence}")
         assert done.stderr.count("\n") == 1
@@ -178,17 +180,17 @@ async def test_a_server_that_is_not_there_or_no_server_of_ours_is_told_in_a_sent
 async def test_a_proxy_of_the_environment_does_not_see_what_is_said_on_this_machine() -> None:
     async with answering(http(b'{"agents":[]}')) as (url, asked), answering(http(b"{}")) as (proxy, proxied):
         env = {"http_proxy": proxy, "HTTP_PROXY": proxy, "ALL_PROXY": proxy}
-        assert (await run("api", "agents", "list", "-e", url, "-t", "s3cret", env=env)).code == 0
+        assert (await run_here("api", "agents", "list", "-e", url, "-t", "s3cret", env=env)).code == 0
         assert asked.last[1]["authorization"] == "Bearer s3cret"
         assert proxied == []
-        away = await run("api", "agents", "list", "-e", "http://sandbox.example", env=env)
+        away = await run_here("api", "agents", "list", "-e", "http://sandbox.example", env=env)
         assert "the answer is not as expected" in away.stderr
         assert len(proxied) == 1
 
 
 async def test_a_token_that_no_header_can_carry_is_refused() -> None:
     for token in ("", "two words", "line\nbreak"):
-        done = await run("api", "agents", "list", "--token", token)
+        done = await run_here("api", "agents", "list", "--token", token)
         assert (done.code, done.stdout) == (1, "")
         assert done.stderr.startswith("sandbox-agent: the token cannot be sent in a header")
 

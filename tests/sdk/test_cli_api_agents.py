@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from support.answering import answering, events, http
-from support.command import COMMAND, clean_environment, run, started
+from support.command import COMMAND, clean_environment, run_here, started
 from support.registries import SHELL_AGENT, open_registries
 from support.wire import PROBLEM
 
@@ -68,9 +68,9 @@ LISTING: Mapping[str, Any] = {
 
 async def test_agents_are_listed_as_a_table_and_as_the_server_s_own_document() -> None:
     async with answering(http(json.dumps(LISTING).encode())) as (url, asked):
-        shown = await run("api", "agents", "list", "-e", url)
+        shown = await run_here("api", "agents", "list", "-e", url)
         assert asked.last[0] == "GET /v1/agents HTTP/1.1"
-        told = await run("api", "agents", "list", "--json", "-e", url)
+        told = await run_here("api", "agents", "list", "--json", "-e", url)
     assert (shown.code, shown.stderr) == (0, "")
     assert [line.split() for line in shown.stdout.splitlines()] == [
         ["AGENT", "INSTALLED", "CREDENTIALS", "PROCESS"],
@@ -82,7 +82,7 @@ async def test_agents_are_listed_as_a_table_and_as_the_server_s_own_document() -
 
 async def test_the_report_has_models_modes_and_thought_levels_sorted_by_value() -> None:
     async with answering(http(json.dumps(LISTING).encode())) as (url, asked):
-        done = await run("api", "agents", "report", "-e", url)
+        done = await run_here("api", "agents", "report", "-e", url)
         assert asked.last[0] == "GET /v1/agents?config=true HTTP/1.1"
     report = json.loads(done.stdout)
     assert (done.code, report["endpoint"]) == (0, url)
@@ -116,9 +116,9 @@ async def test_the_report_has_models_modes_and_thought_levels_sorted_by_value() 
 async def test_an_install_shows_its_steps_on_stderr_and_what_it_made_on_stdout() -> None:
     steps = (progress("checking", "node"), progress("installing", "pi@1", 5), progress("installing", "pi@1", 9))
     async with answering(events(*steps, ("installed", OUTCOME))) as (url, asked):
-        shown = await run("api", "agents", "install", "pi", "-e", url, "-r", "--agent-process-version", "1")
+        shown = await run_here("api", "agents", "install", "pi", "-e", url, "-r", "--agent-process-version", "1")
         line, headers, body = asked.last
-        told = await run("api", "agents", "install", "pi", "-e", url, "--json")
+        told = await run_here("api", "agents", "install", "pi", "-e", url, "--json")
     assert line == "POST /v1/agents/pi/install HTTP/1.1"
     assert json.loads(body) == {"reinstall": True, "agentProcessVersion": "1"}
     assert headers["accept"].startswith("text/event-stream")
@@ -133,10 +133,10 @@ async def test_an_install_shows_its_steps_on_stderr_and_what_it_made_on_stdout()
 async def test_an_install_without_a_stream_or_with_nothing_to_do_is_told_as_well() -> None:
     for answer in (http(json.dumps(OUTCOME).encode()), events(("installed", OUTCOME))):
         async with answering(answer) as (url, _):
-            done = await run("api", "agents", "install", "pi", "-e", url, "--json")
+            done = await run_here("api", "agents", "install", "pi", "-e", url, "--json")
         assert (done.code, json.loads(done.stdout), done.stderr) == (0, OUTCOME, "")
     async with answering(http(b'{"already_installed":true,"artifacts":[]}')) as (url, _):
-        assert await run("api", "agents", "install", "pi", "-e", url) == (0, "pi is already installed\n", "")
+        assert await run_here("api", "agents", "install", "pi", "-e", url) == (0, "pi is already installed\n", "")
 
 
 async def test_an_install_that_fails_or_is_cut_ends_with_a_sentence_and_code_1() -> None:
@@ -147,7 +147,7 @@ async def test_an_install_that_fails_or_is_cut_ends_with_a_sentence_and_code_1()
         (events(), "the server stopped before the install had ended; ask again once it runs"),
     ):
         async with answering(answer) as (url, _):
-            done = await run("api", "agents", "install", "nope", "-e", url, "--json")
+            done = await run_here("api", "agents", "install", "nope", "-e", url, "--json")
         assert done == (1, "", f"sandbox-agent: {sentence}\n")
 
 
@@ -160,20 +160,22 @@ async def test_a_daemon_of_ours_installs_and_tells_how_far_it_is(tmp_path: Path)
             agents.write_text(json.dumps({"agents": {"tool": {"version": "1.0", "distribution": {"binary": way}}}}))
             async with started(tmp_path, env={"SANDBOX_AGENT_AGENTS": str(agents)}) as server:
                 endpoint = ("-e", server.url)
-                first = await run("api", "agents", "install", "tool", *endpoint)
+                first = await run_here("api", "agents", "install", "tool", *endpoint)
                 assert (first.code, first.stdout.split()[4:7]) == (0, ["agent_process", "1.0", "fallback"])
                 assert first.stderr.splitlines()[-1].startswith("tool: verifying")
-                again = await run("api", "agents", "install", "tool", *endpoint)
+                again = await run_here("api", "agents", "install", "tool", *endpoint)
                 assert again == (0, "tool is already installed\n", "")
                 for agent, sentence in (("tool/../x", "unsupported agent"), ("nope", "unsupported agent: nope")):
-                    wrong = await run("api", "agents", "install", agent, *endpoint)
+                    wrong = await run_here("api", "agents", "install", agent, *endpoint)
                     assert (wrong.code, wrong.stdout) == (1, "")
                     assert sentence in wrong.stderr
-                version = await run("api", "agents", "install", "tool", "--agent-process-version", "9 9", *endpoint)
+                version = await run_here(
+                    "api", "agents", "install", "tool", "--agent-process-version", "9 9", *endpoint
+                )
                 assert (version.code, version.stderr.count("\n")) == (1, 1)
-                listed = await run("api", "agents", "list", *endpoint)
+                listed = await run_here("api", "agents", "list", *endpoint)
                 assert ["tool", "yes"] in [row.split()[:2] for row in listed.stdout.splitlines()]
-                report = json.loads((await run("api", "agents", "report", *endpoint)).stdout)
+                report = json.loads((await run_here("api", "agents", "report", *endpoint)).stdout)
                 assert [agent["installed"] for agent in report["agents"] if agent["id"] == "tool"] == [True]
                 await server.stop()
 

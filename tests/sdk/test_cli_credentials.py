@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -185,6 +186,30 @@ async def test_revealed_variables_are_quoted_for_a_shell(home: Path) -> None:
     plain = await credentials(home, "extract-env", "-r")
     assert "export" not in plain.stdout
     assert f"GROQ_API_KEY={KEY}\n" in plain.stdout
+
+
+async def test_a_key_that_is_no_text_is_shown_all_the_same(tmp_path: Path) -> None:
+    key = os.fsdecode(b"sk-ant-canary-\xff\xfe-1234567890")
+    done = await credentials(tmp_path, "extract", "--reveal", ANTHROPIC_API_KEY=key)
+    assert (done.code, json.loads(done.stdout)["anthropic"]["api_key"]) == (0, key)
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="a user whom nobody knows needs a namespace")
+@pytest.mark.parametrize(
+    ("arguments", "option"), [(["extract"], "--data-dir"), (["extract", "--data-dir", "/x"], "--home-dir")]
+)
+async def test_a_user_without_a_home_is_told_what_to_give(arguments: list[str], option: str) -> None:
+    done = await trio.run_process(
+        ["unshare", "--user", "--map-user=54321", COMMAND, "credentials", *arguments],
+        env={"PATH": os.environ["PATH"]},
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
+    if b"unshare" in done.stderr:
+        pytest.skip("this sandbox has no user namespaces")
+    sentence = f"sandbox-agent: there is no home directory: set HOME, or give {option}\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (1, b"", sentence)
 
 
 async def test_a_token_of_the_environment_keeps_its_own_variable(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from sandbox_agent import __version__, cli
 from sandbox_agent.cli.build import build_id
 from support.clients import Session
-from support.command import COMMAND, Finished, clean_environment, run, started
+from support.command import COMMAND, Finished, clean_environment, run, run_here, started
 from support.daemon import Daemon, free_port
 from support.processes import alive, command_of, eventually, processes_with
 from support.wire import exchange
@@ -55,7 +55,10 @@ class Background(Daemon):
         return int(self.file("pid").read_text())
 
     async def command(self, *arguments: str, **env: str) -> Finished:
-        return await run("daemon", *arguments, env={**self.env, **env}, within=WITHIN)
+        environment = {**self.env, **env}
+        if arguments[0] == "start":  # its child is to be nobody's
+            return await run("daemon", *arguments, env=environment, within=WITHIN)
+        return await run_here("daemon", *arguments, env=environment)
 
     async def status(self) -> dict[str, Any]:
         told: dict[str, Any] = json.loads((await self.command("status", "--json")).stdout)
@@ -284,8 +287,13 @@ async def test_a_daemon_that_does_not_answer_is_told_of_and_killed_by_stop_with_
         await session.open("mock")
         os.kill(pid, signal.SIGSTOP)
         sentence = f"sandbox-agent: the daemon (PID {pid}) does not answer at {daemon.url}"
-        assert (await daemon.command("start")).stderr.startswith(sentence)
-        shown = await daemon.command("status", "--exit-code")
+        async with trio.open_nursery() as nursery:  # each waits for an answer
+
+            async def start() -> None:
+                assert (await daemon.command("start")).stderr.startswith(sentence)
+
+            nursery.start_soon(start)
+            shown = await daemon.command("status", "--exit-code")
         assert (shown.code, f"but it does not answer at {daemon.url}" in shown.stderr) == (0, True)
         stopped = await daemon.command("stop", SANDBOX_AGENT_GRACE="0.1")
         assert (stopped.code, stopped.stderr.splitlines()[-1]) == (0, "daemon stopped")

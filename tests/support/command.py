@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
+from click.testing import CliRunner
+
+from sandbox_agent import cli
 
 from .daemon import Daemon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-__all__ = ["COMMAND", "Finished", "Server", "clean_environment", "run", "started"]
+__all__ = ["COMMAND", "Finished", "Server", "clean_environment", "invoke", "run", "run_here", "started"]
 
 COMMAND = str(Path(sys.executable).with_name("sandbox-agent"))
 
@@ -81,6 +84,21 @@ async def run(
             env=clean_environment(env or {}),
         )
     return Finished(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def invoke(*arguments: str, env: Mapping[str, str] | None = None) -> Finished:
+    """Run the command to its end in this process: no interpreter has to start.
+
+    One at a time: standard output and the environment are the whole process'.
+    """
+    ours: dict[str, str | None] = {name: None for name in os.environ if name.startswith("SANDBOX_AGENT_")}
+    done = CliRunner().invoke(cli.main, arguments, env={**ours, **(env or {})}, catch_exceptions=False)
+    return Finished(done.exit_code, done.stdout, done.stderr)
+
+
+async def run_here(*arguments: str, env: Mapping[str, str] | None = None) -> Finished:
+    """As `invoke`, in a thread, beside a server in this process."""
+    return await trio.to_thread.run_sync(lambda: invoke(*arguments, env=env))
 
 
 @asynccontextmanager

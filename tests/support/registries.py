@@ -59,11 +59,13 @@ class Registries:
       url: where, without a slash at the end.
       asked: the paths of all requests so far.
       held: paths whose answer waits for the event.
+      refused: by path, the statuses of its next answers.
     """
 
     url: str
     asked: list[str] = field(default_factory=list[str])
     held: dict[str, trio.Event] = field(default_factory=dict[str, trio.Event])
+    refused: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
     _npm: dict[str, dict[str, object]] = field(default_factory=dict[str, "dict[str, object]"])
     _wheels: dict[str, dict[str, str]] = field(default_factory=dict[str, "dict[str, str]"])
     _files: dict[str, bytes] = field(default_factory=dict[str, bytes])
@@ -138,12 +140,36 @@ class Registries:
         self._wheels.setdefault(name, {})[wheel] = f"{url}#sha256={digest}"
         return f"{name}=={version}"
 
+    def sdist(self, name: str, version: str) -> str:
+        """Publish a PyPI package that has to be built, by code of its own; gives its requirement."""
+        self.wheel(name, version)
+        wheel = f"{name}-{version}-py3-none-any.whl"
+        url = self._wheels[name].pop(wheel).partition("#")[0]
+        backend = (
+            "import base64, pathlib\n"
+            "def build_wheel(directory, config_settings=None, metadata_directory=None):\n"
+            f"    content = base64.b64decode({base64.b64encode(self._files[url.removeprefix(self.url)])!r})\n"
+            f"    pathlib.Path(directory, {wheel!r}).write_bytes(content)\n"
+            f"    return {wheel!r}\n"
+        )
+        files = {
+            "pyproject.toml": '[build-system]\nrequires = []\nbuild-backend = "own"\nbackend-path = ["."]\n',
+            "own.py": backend,
+            "PKG-INFO": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        }
+        sdist = f"{name}-{version}.tar.gz"
+        content = tar_of({f"{name}-{version}/{path}": text for path, text in files.items()})
+        self._wheels[name][sdist] = self.file(f"sdists/{sdist}", content)
+        return f"{name}=={version}"
+
     def asked_for(self, part: str) -> int:
         """How many requests had this in their path."""
         return sum(part in path for path in self.asked)
 
     def answer(self, path: str) -> tuple[int, bytes, dict[str, str]]:
         """Status, body and headers."""
+        if statuses := self.refused.get(path):
+            return statuses.pop(0), b"", {}
         if path in self._redirects:
             return 302, b"", {"Location": self._redirects[path]}
         if path in self._files:

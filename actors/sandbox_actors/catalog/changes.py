@@ -91,14 +91,14 @@ def _moved(agent: Agent, entry: Entry) -> tuple[Agent, Change]:
     before, after = main_pin(ours), main_pin(way)
     if after is not None and after.version is None:
         return agent, Change("passed over", agent.id, entry.id, was, reason="the registry names no version of it")
-    packages, program, after_install = agent.packages, agent.program, agent.after_install
+    packages, program, builds, after_install = agent.packages, agent.program, agent.builds, agent.after_install
     if before is not None and after is not None and after.version is not None:
         if before.name == after.name:
             packages = moved(packages, before.name, before.version, after.version)
         else:
             # Another package: what we know of the inside of ours is not true of it.
             packages = [spec for spec in packages if not _is_part(spec, before.name)]
-            program = after_install = None
+            program, builds, after_install = None, [], None
     over = replace(
         agent,
         version=entry.version,
@@ -106,6 +106,7 @@ def _moved(agent: Agent, entry: Entry) -> tuple[Agent, Change]:
         distribution=way,
         program=program,
         packages=packages,
+        builds=builds,
         after_install=after_install,
         origin="registry",
     )

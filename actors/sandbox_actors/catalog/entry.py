@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AGENT_ID",
+    "BAD_PROXY",
     "Agent",
     "BadCatalog",
     "Binary",
@@ -35,11 +36,15 @@ AGENT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 """A name that a shell can export."""
 
+PYPI_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 PLATFORMS = frozenset(
     f"{system}-{machine}" for system in ("darwin", "linux", "windows") for machine in ("aarch64", "x86_64")
 )
+
+BAD_PROXY = "a variable such as ALL_PROXY names a proxy that cannot be used for downloads: use one with an http URL"
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -94,6 +99,7 @@ class Binary(msgspec.Struct, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         parts = urlsplit(self.archive)
+        _ = parts.port  # which raises ValueError where it is none
         allowed = parts.scheme in ("https", "file") or (parts.scheme == "http" and is_loopback(parts.hostname))
         if not allowed or (parts.scheme == "https" and not parts.hostname) or not self.archive.isprintable():
             raise ValueError("archive must be a URL: https, file, or http on loopback")
@@ -152,6 +158,7 @@ class Agent(msgspec.Struct, forbid_unknown_fields=True):
       aliases: other ids by which clients, registries and older releases know it.
       program: the executable within the install; None: the one that npx or uvx would run.
       packages: further npm packages beside the distribution's, pinned, in the same prefix.
+      builds: PyPI packages that have no wheel and may therefore be built from source, which runs code of theirs.
       after_install: a command run once in the npm prefix, since install scripts are off.
       verify_env: variables under which a fresh install is asked whether it works, where it starts only with a
         configuration; never those of a session.
@@ -177,6 +184,7 @@ class Agent(msgspec.Struct, forbid_unknown_fields=True):
     aliases: list[str] = []
     program: str | None = None
     packages: list[str] = []
+    builds: list[str] = []
     after_install: list[str] | None = None
     verify_env: dict[str, str] = {}
     on_path: list[str] | None = None
@@ -202,6 +210,9 @@ class Agent(msgspec.Struct, forbid_unknown_fields=True):
                 _check_arguments(command)
         for package in self.packages:
             _check_package(package)
+        for package in self.builds:
+            if not PYPI_NAME.fullmatch(package):
+                raise ValueError(f"builds has {package!r}, which is no name of a PyPI package")
         for alias in self.aliases:
             if not AGENT_ID.fullmatch(alias):
                 raise ValueError(f"the alias {alias!r} is no id: use lower case letters, digits, '.', '_', '-'")

@@ -29,7 +29,7 @@ TABLES = ("env", "verify_env", "needs")
 
 LISTS = ("aliases", "environment")
 
-OF_A_DISTRIBUTION = ("version", "program", "packages", "after_install", "on_path", "needs")
+OF_A_DISTRIBUTION = ("version", "program", "packages", "builds", "after_install", "on_path", "needs")
 """Members that say something of one distribution alone, and go with it."""
 
 NO_MEMBERS = frozenset({"id", "origin"})

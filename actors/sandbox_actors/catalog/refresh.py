@@ -16,7 +16,7 @@ import httpx
 import trio
 
 from .changes import with_registry
-from .entry import BadCatalog, is_loopback
+from .entry import BAD_PROXY, BadCatalog, is_loopback
 from .registry import MAX_DOCUMENT, Skipped, parse_registry
 from .sources import shipped_agents
 
@@ -101,8 +101,7 @@ async def _download(url: httpx.URL) -> bytes:
         with trio.fail_after(WITHIN):
             for _ in range(REDIRECTS + 1):
                 async with (
-                    # What is in the environment about proxies is for other machines.
-                    httpx.AsyncClient(timeout=WITHIN / 2, trust_env=not is_loopback(url.host)) as client,
+                    _client(url) as client,
                     # Not compressed: then what is read is what came, and its size is known before it is in memory.
                     client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
                 ):
@@ -119,6 +118,14 @@ async def _download(url: httpx.URL) -> bytes:
         reason = str(error) or type(error).__name__
         raise BadCatalog(f"cannot fetch the registry document {told}: {reason}") from None
     raise BadCatalog(f"cannot fetch the registry document {told}: more than {REDIRECTS} redirects")
+
+
+def _client(url: httpx.URL) -> httpx.AsyncClient:
+    try:
+        # What is in the environment about proxies is for other machines.
+        return httpx.AsyncClient(timeout=WITHIN / 2, trust_env=not is_loopback(url.host))
+    except (ImportError, ValueError):
+        raise BadCatalog(BAD_PROXY) from None
 
 
 async def _body(response: httpx.Response, told: str) -> bytes:

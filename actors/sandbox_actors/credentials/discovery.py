@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from .credential import Credential, Credentials, Kind, Secret
@@ -17,11 +18,18 @@ from .providers import LOGINS, PROVIDERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from .providers import Login
 
-__all__ = ["discover"]
+__all__ = ["discover", "home_of"]
+
+
+def home_of(environment: Mapping[str, str]) -> Path:
+    """A user's home directory; `/` where nobody knows one, as of the user ids that container platforms make up."""
+    try:
+        return Path(environment.get("HOME") or Path.home())
+    except RuntimeError:
+        return Path("/")
 
 
 def discover(

@@ -1,16 +1,19 @@
 """Archives: unpacked below one directory and nowhere else, and never larger than an agent can be.
 
 An archive is somebody else's list of file names. Names that lead out of the directory (absolute, with `..`, through a
-link that points out) are refused, and so is the whole archive. What is unpacked is counted while it is, for what the
-archive says of itself may be a lie.
+link that points out) are refused, and so is the whole archive. Links are judged by what is written, too: what the
+system makes of a path can be led astray by links upon links, as the standard library's own check was until 2025. What
+is unpacked is counted while it is, for what the archive says of itself may be a lie.
 """
 
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
+import os
 import shutil
 import stat
 import tarfile
@@ -50,6 +53,9 @@ DEFAULT_LIMITS = Limits()
 COPY_SIZE = 1 << 20
 HEADER_LIMIT = 1 << 20
 
+INDEX_LIMIT = 32 << 20
+"""Bytes of a zip's index, which is read into memory as a whole: the names of some hundred thousand files."""
+
 _HEADERS = {
     tarfile.XHDTYPE,
     tarfile.XGLTYPE,
@@ -58,7 +64,17 @@ _HEADERS = {
     tarfile.GNUTYPE_LONGLINK,
 }
 
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError)
+# The last three are what the standard library makes of names, times and methods that nobody has written in good faith.
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    OverflowError,
+    RuntimeError,
+)
 
 
 def unpack(archive: Path, url: str, command: str, directory: Path, limits: Limits = DEFAULT_LIMITS) -> None:
@@ -99,9 +115,9 @@ def unpack(archive: Path, url: str, command: str, directory: Path, limits: Limit
     except _DAMAGED as error:
         raise _damaged(error) from None
     except OSError as error:
-        if error.errno is not None:
+        if error.filename is not None or error.errno not in (None, errno.EINVAL):
             raise
-        raise _damaged(error) from None  # bz2 has no exception of its own
+        raise _damaged(error) from None  # bz2 has no exception of its own, and a zip may point before its start
 
 
 def find_program(directory: Path, command: str) -> Path:
@@ -132,6 +148,7 @@ class _Counted:
     entries: int = 0
 
     def entry(self) -> None:
+        trio.from_thread.check_cancelled()
         self.entries += 1
         if self.entries > self.limits.entries:
             raise _unsafe(f"it has more than {self.limits.entries} entries")
@@ -177,12 +194,37 @@ def _untar(stream: _Readable, directory: Path, counted: _Counted) -> None:
     with tarfile.open(fileobj=io.BufferedReader(_CountedStream(stream, counted)), mode="r|", tarinfo=_Entry) as tar:
         for member in tar:
             counted.entry()
+            _check_links(member, directory)
             # The standard library's filter refuses what leads out, links included, and devices.
             tar.extract(member, directory, filter="data")
 
 
+def _check_links(member: tarfile.TarInfo, directory: Path) -> None:
+    """Every link points to somewhere inside, by its words alone; these are true, since no entry lies behind a link."""
+    path = PurePosixPath(member.name.lstrip("/"))
+    if ".." in path.parts or any(os.path.islink(directory / folder) for folder in path.parents):
+        raise _unsafe(f"{member.name!r} would be written outside of it, or behind a link")
+    if member.issym() or member.islnk():
+        ups = list(PurePosixPath(member.linkname).parts)
+        deep = len(path.parts) - 1 if member.issym() else 0
+        while ups and ups[0] == "..":
+            del ups[0]
+            deep -= 1
+        if deep < 0 or ".." in ups:
+            raise _unsafe(f"the link {member.name!r} points out of it")
+
+
+class _Index(io.BufferedReader):
+    """A zip of which no more is read at once than its index may have."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > INDEX_LIMIT:
+            raise _unsafe(f"its index has {size} bytes")
+        return super().read(size)
+
+
 def _unzip(archive: Path, directory: Path, counted: _Counted) -> None:
-    with zipfile.ZipFile(archive) as file:
+    with _Index(io.FileIO(archive)) as stream, zipfile.ZipFile(stream) as file:
         for entry in file.infolist():
             counted.entry()
             mode = entry.external_attr >> 16

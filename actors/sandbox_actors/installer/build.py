@@ -73,7 +73,7 @@ async def build(site: Site, agent: Agent, plan: Plan, generation: Path, node: Pa
         version = package_version(generation, name)
         program = _program(agent, generation, modules, lambda: package_program(generation, name))
     elif plan.pypi is not None:
-        await install_requirement(site, venv, plan.pypi, agent.python, find_uv(site))
+        await install_requirement(site, venv, plan.pypi, agent.python, await find_uv(site), agent.builds)
         relies_on.append(venv / "bin" / "python")
         pin = pypi_pin(plan.pypi)
         package = pin.name.partition("[")[0] if pin is not None else ""

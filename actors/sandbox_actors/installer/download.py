@@ -14,11 +14,11 @@ from urllib.parse import unquote, urlsplit
 import httpx
 import trio
 
-from ..catalog.entry import is_loopback
+from ..catalog.entry import BAD_PROXY, is_loopback
 from .trouble import Trouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
     from typing import BinaryIO
 
@@ -34,6 +34,9 @@ REDIRECTS = 5
 IDLE = 30.0
 """Seconds to wait for a connection, and for the next bytes."""
 
+PAUSES = (1.0, 4.0)
+"""Seconds before each further try, where the network or the host fails: as many as npm has."""
+
 
 async def download(
     url: str,
@@ -42,8 +45,9 @@ async def download(
     sha256: str | None,
     told: Callable[[int, int | None], None],
     limit: int = DOWNLOAD_LIMIT,
+    pauses: Sequence[float] = PAUSES,
 ) -> None:
-    """Write what is at a URL to a new file.
+    """Write what is at a URL to a file.
 
     Args:
       sha256: what it must have, in hexadecimal.
@@ -53,19 +57,32 @@ async def download(
       Trouble: it is not there, is another one, is too large, or the network fails. What was written is left.
       OSError: it cannot be written.
     """
-    with file.open("xb") as out:
-        sink = _Sink(out, told, limit)
-        if urlsplit(url).scheme == "file":
-            await _copy(url, sink)
-        else:
-            await _fetch(url, sink)
-    found = sink.digest.hexdigest()
+    tries = iter(pauses)
+    while True:
+        try:
+            found = await _once(url, file, told, limit)
+            break
+        except Trouble as trouble:
+            if trouble.reason != "network" or (pause := next(tries, None)) is None:
+                raise
+        await trio.sleep(pause)
     if sha256 is not None and found != sha256.lower():
         raise Trouble(
             "checksum",
             f"what {_shown(url)} serves is not what it should be: its SHA-256 is {found[:12]}…, and the definition"
             f" says {sha256.lower()[:12]}…; nothing was unpacked",
         )
+
+
+async def _once(url: str, file: Path, told: Callable[[int, int | None], None], limit: int) -> str:
+    """Try it; gives the SHA-256 of what has come."""
+    with file.open("wb") as out:
+        sink = _Sink(out, told, limit)
+        if urlsplit(url).scheme == "file":
+            await _copy(url, sink)
+        else:
+            await _fetch(url, sink)
+    return sink.digest.hexdigest()
 
 
 class _Digest(Protocol):
@@ -108,37 +125,45 @@ class _Sink:
 
 async def _copy(url: str, sink: _Sink) -> None:
     path = trio.Path(unquote(urlsplit(url).path))
-    try:
-        async with await path.open("rb") as file:
-            sink.expect((await path.stat()).st_size)
-            while chunk := await file.read(CHUNK):
-                await sink.take(chunk)
-    except (FileNotFoundError, IsADirectoryError):
-        raise Trouble("not_found", f"there is no file {path}") from None
+    if not await path.is_file():  # a pipe would be waited for, and nothing could stop that
+        raise Trouble("not_found", f"there is no file {path}")
+    async with await path.open("rb") as file:
+        sink.expect((await path.stat()).st_size)
+        while chunk := await file.read(CHUNK):
+            await sink.take(chunk)
 
 
 async def _fetch(url: str, sink: _Sink) -> None:
-    async with httpx.AsyncClient(timeout=IDLE, follow_redirects=False) as client:
-        for _ in range(REDIRECTS + 1):
-            _check_origin(url)
-            try:
+    for _ in range(REDIRECTS + 1):
+        _check_origin(url)
+        try:
+            async with (
+                _client(url) as client,
                 # Compressed once more on its way it would be another file.
-                async with client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer:
-                    if answer.next_request is None:
-                        await _receive(url, answer, sink)
-                        return
-                    url = str(answer.next_request.url)
-            except (httpx.TransportError, httpx.InvalidURL) as error:
-                said = str(error) or type(error).__name__
-                message = f"{_shown(url)} cannot be downloaded ({said}); check the network, and try again"
-                raise Trouble("network", message) from None
+                client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as answer,
+            ):
+                if answer.next_request is None:
+                    await _receive(url, answer, sink)
+                    return
+                url = str(answer.next_request.url)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            said = str(error) or type(error).__name__
+            message = f"{_shown(url)} cannot be downloaded ({said}); check the network, and try again"
+            raise Trouble("network", message) from None
     raise Trouble("failed", f"{_shown(url)} redirects too often")
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    try:
+        # A proxy of the environment is for other machines, and would stand between us and this one.
+        return httpx.AsyncClient(timeout=IDLE, trust_env=not is_loopback(urlsplit(url).hostname))
+    except (ImportError, ValueError):
+        raise Trouble("failed", BAD_PROXY) from None
 
 
 async def _receive(url: str, answer: httpx.Response, sink: _Sink) -> None:
     if not answer.is_success:
-        reason: InstallTrouble = "not_found" if answer.status_code in (403, 404, 410) else "failed"
-        raise Trouble(reason, f"{_shown(url)} answered with status {answer.status_code}")
+        raise Trouble(_reason(answer.status_code), f"{_shown(url)} answered with status {answer.status_code}")
     length = answer.headers.get("Content-Length", "")
     sink.expect(int(length) if length.isdecimal() else None)
     trouble: Trouble | OSError | None = None
@@ -153,6 +178,12 @@ async def _receive(url: str, answer: httpx.Response, sink: _Sink) -> None:
                 reading.cancel()
     if trouble is not None:
         raise trouble
+
+
+def _reason(status: int) -> InstallTrouble:
+    if status in (403, 404, 410):
+        return "not_found"
+    return "network" if status >= 500 or status in (408, 429) else "failed"  # some of these pass
 
 
 def _check_origin(url: str) -> None:

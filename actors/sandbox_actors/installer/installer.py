@@ -107,7 +107,8 @@ class Installer:
         Raises:
           UnsupportedAgent: there is no such agent at all.
         """
-        return Place(self._catalog.launchers, self._catalog.resolve(id)).installed()
+        agent = self._catalog.agent(id)
+        return None if agent.command is not None else Place(self._catalog.launchers, agent.id).installed()
 
     def progress(self, id: str) -> Progress | None:
         """Where the install of an agent is that is under way; None where there is none."""
@@ -199,6 +200,9 @@ class Installer:
         """Deal with one request: begin, join or queue."""
         if self._closed:
             raise ShuttingDown
+        self._take(message, reply)
+
+    def _take(self, message: Install, reply: Reply[object]) -> None:
         running = self._running.get(message.agent.id)
         if running is None:
             self._running[message.agent.id] = running = _Running(message.wish, [reply])
@@ -224,11 +228,11 @@ class Installer:
             del self._running[id]
             _answer(running.joined, outcome)
             self._wake(id)
-        for request, reply in running.queued:
-            if self._closed:
-                reply.refuse(ShuttingDown())
-            else:
-                await self.receive(request, reply)
+            for request, reply in running.queued:
+                if self._closed:
+                    reply.refuse(ShuttingDown())
+                else:
+                    self._take(request, reply)
 
     def _job(self, agent: Agent, wish: Wish) -> Job:
         def tell(progress: Progress) -> None:

@@ -122,13 +122,12 @@ class Job:
         needs_node = bool(plan.npm) or self.agent.node is not None
         node = await obtain_node(self.site, self.agent.node, self.tools) if needs_node else None
         generation = await trio.to_thread.run_sync(self.place.begin)
-        settled = False
         try:
             installed = await self._fill(plan, generation, node)
             await trio.to_thread.run_sync(self.place.settle, installed)
-            settled = True
         finally:
-            if not settled:
+            # What the launcher names counts, even if something failed after that.
+            if self.place.current() != generation.name:
                 with trio.CancelScope(shield=True):
                     await trio.to_thread.run_sync(self.place.discard, generation)
         return Outcome(already_installed=False, artifacts=tuple(self._artifacts(installed)))

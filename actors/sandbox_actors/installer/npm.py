@@ -16,10 +16,10 @@ import trio
 
 from ..catalog.pins import npm_pin
 from ..catalog.platforms import node_platform
-from .place import locked
+from .place import locked, to_disk
 from .site import NPM
 from .tools import find_node, find_npm
-from .trouble import Trouble, trouble_of_tool
+from .trouble import Trouble, trouble_of_tool, without_users
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +89,7 @@ async def obtain_node(site: Site, at_least: int | None, tools: Path) -> Path | N
                 await install_packages(site, building, [f"{package}@{NODE_VERSION}"], None)
                 if not await trio.Path(building / folder.relative_to(place) / "node").is_file():
                     raise Trouble("failed", f"the package {package} brings no program 'node'")
+                await trio.to_thread.run_sync(to_disk, building)
                 await trio.Path(building).rename(place)
             finally:
                 with trio.CancelScope(shield=True):
@@ -112,7 +113,7 @@ async def install_packages(site: Site, prefix: Path, specs: Sequence[str], node:
     Raises:
       Trouble: it failed.
     """
-    what = ", ".join(specs)
+    what = without_users(", ".join(specs))
     site.step("installing", what)
     finished = await site.tool(
         [find_npm(site), *_WORDS, "--prefix", str(prefix), "--", *specs],
@@ -132,7 +133,8 @@ def main_package(prefix: Path, specs: Sequence[str]) -> str:
     others = {pin.name for spec in specs[1:] if (pin := npm_pin(spec)) is not None}
     names = [name for name in _read(prefix).dependencies if name not in others]
     if len(names) != 1:
-        raise Trouble("failed", f"the name of the package {specs[0]} is not known; add it to the definition")
+        spec = without_users(specs[0])
+        raise Trouble("failed", f"the name of the package {spec} is not known; add it to the definition")
     return names[0]
 
 
@@ -163,5 +165,5 @@ def package_program(prefix: Path, name: str) -> str:
 def _read(folder: Path) -> _Manifest:
     try:
         return msgspec.json.decode((folder / "package.json").read_bytes(), type=_Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise Trouble("failed", f"{folder.name}/package.json is not valid: {error}") from None

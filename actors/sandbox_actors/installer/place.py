@@ -6,12 +6,15 @@
 
 An install is built under a name that nobody has used, where it is to stay (a virtual environment cannot be moved). It
 counts from the moment at which its launcher takes the place of the old one, by one rename: before, whatever happens,
-the old one works; afterwards the new one does. The generation before is kept, because an agent that runs may still load
-files of it; older ones and broken ones are removed with the next install.
+the old one works; afterwards the new one does. That holds for a loss of power, too, since all of it is on the disk
+before the rename. The generation before is kept, because an agent that runs may still load files of it; older ones and
+broken ones are removed with the next install.
 """
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import os
 import re
@@ -30,12 +33,18 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
-__all__ = ["Installed", "Place", "locked"]
+__all__ = ["Installed", "Place", "locked", "to_disk"]
 
 GENERATION = re.compile(r"\d{8}T\d{6}-[0-9a-f]{8}", re.ASCII)
 MARK = re.compile(rf"^# sandbox-agent: generation ({GENERATION.pattern})$", re.MULTILINE | re.ASCII)
 LAUNCHER_HEAD = 1024
 """Bytes of a launcher that are searched for the mark."""
+
+LARGEST_MANIFEST = 16 << 20
+"""Bytes: an agent's own greeting is the most of it."""
+
+NOT_NOW = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO})
+"""Errors that say nothing of the file: what it names must not be taken for a leftover."""
 
 LAUNCHER = "launcher"
 """The name of a launcher that does not count yet, in its generation."""
@@ -104,23 +113,28 @@ class Place:
         return os.path.lexists(self.launcher) and self.current() is None
 
     def current(self) -> str | None:
-        """The name of the generation that the launcher names."""
+        """The name of the generation that the launcher names.
+
+        Raises:
+          OSError: that cannot be told now.
+        """
         try:
-            with self.launcher.open("rb") as file:
-                head = file.read(LAUNCHER_HEAD)
-        except OSError:
+            head = _read(self.launcher, LAUNCHER_HEAD)
+        except OSError as error:
+            if error.errno in NOT_NOW:
+                raise
             return None
         found = MARK.search(head.decode(errors="replace"))
         return None if found is None else found[1]
 
     def installed(self) -> Installed | None:
         """The manifest of what the launcher starts; None where that was not installed here, or is damaged."""
-        name = self.current()
-        if name is None or not os.access(self.launcher, os.X_OK):
-            return None
         try:
-            found = msgspec.json.decode((self.home / name / "installed.json").read_bytes(), type=Installed)
-        except (OSError, msgspec.MsgspecError):
+            name = self.current()
+            if name is None or not os.access(self.launcher, os.X_OK):
+                return None
+            found = msgspec.json.decode(_read(self.home / name / "installed.json", LARGEST_MANIFEST), type=Installed)
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return None
         return found if all(os.access(program, os.X_OK) for program in [found.program, *found.relies_on]) else None
 
@@ -176,6 +190,7 @@ class Place:
         """Make a generation with its launcher the one that counts, and remove those before the last. Hold the lock."""
         generation = Path(installed.generation)
         _write(generation / "installed.json", msgspec.json.encode(installed), 0o600)
+        to_disk(generation)
         (generation / LAUNCHER).replace(self.launcher)
         _sync(self.launchers)
         self.tidy({generation.name, installed.previous})
@@ -214,13 +229,38 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
+def to_disk(directory: Path) -> None:
+    """Have everything below a directory on the disk, and not only in memory.
+
+    By its file system as a whole: an install has some ten thousand files, and one fsync for each takes minutes.
+
+    Raises:
+      OSError: it cannot be written after all; the disk is full, for one.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    number = errno.ENOSYS
+    if hasattr(libc, "syncfs"):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            number = 0 if libc.syncfs(descriptor) == 0 else ctypes.get_errno()
+        finally:
+            os.close(descriptor)
+    if number in (errno.ENOSYS, errno.EPERM):  # not Linux, or a sandbox that does not let us
+        os.sync()
+    elif number:
+        raise OSError(number, os.strerror(number), str(directory))
+
+
+def _read(file: Path, limit: int) -> bytes:
+    """The first bytes of a file. One that is a pipe by now must not hold up whoever asks."""
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+        return stream.read(limit) or b""
+
+
 def _write(file: Path, content: bytes, mode: int) -> None:
-    descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        os.fchmod(descriptor, mode)
+    with os.fdopen(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as stream:
+        os.fchmod(stream.fileno(), mode)
         stream.write(content)
-        stream.flush()
-        os.fsync(descriptor)
 
 
 def _sync(directory: Path) -> None:

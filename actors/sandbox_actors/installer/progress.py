@@ -28,6 +28,16 @@ class Progress:
     bytes: int = 0
     total_bytes: int | None = None
 
+    def told(self) -> dict[str, str | int | None]:
+        """As it is told on the wire."""
+        return {
+            "agent": self.agent,
+            "step": self.step,
+            "message": self.message,
+            "bytes": self.bytes,
+            "totalBytes": self.total_bytes,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:

@@ -7,7 +7,6 @@ So what is chosen by its version has been run.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 import sys
@@ -52,10 +51,12 @@ async def find_node(site: Site) -> int:
     return int(found[1])
 
 
-def find_uv(site: Site) -> str | None:
-    """The path of uv: on PATH, or installed beside us."""
-    beside = str(Path(sys.executable).parent)
-    return shutil.which("uv", path=site.environment.get("PATH", "")) or shutil.which("uv", path=beside)
+async def find_uv(site: Site) -> str | None:
+    """The path of a uv that runs: on PATH, or installed beside us."""
+    for folders in (site.environment.get("PATH", ""), str(Path(sys.executable).parent)):
+        if (uv := shutil.which("uv", path=folders)) is not None and await _told(site, uv, "--version") is not None:
+            return uv
+    return None
 
 
 async def find_python(site: Site, specifier: str | None) -> str | None:
@@ -65,7 +66,7 @@ async def find_python(site: Site, specifier: str | None) -> str | None:
     """
     wanted = SpecifierSet(specifier or "")
     own = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
-    if wanted.contains(platform.python_version()) and await trio.Path(own).is_file():
+    if wanted.contains(".".join(map(str, sys.version_info[:3]))) and await trio.Path(own).is_file():
         return str(own)
     for candidate in await trio.to_thread.run_sync(_candidates, site.environment):
         lines = await _told(site, str(candidate), "-I", "-c", "import sys; print(*sys.version_info[:3], sep='.')")

@@ -1,7 +1,8 @@
 """The last question before an install counts: does what was installed answer `initialize`?
 
-It is asked in a home of its own, so that nothing of the user's is touched and nothing is left. Not within the install:
-agents put sockets below their home, and the path of a socket must be short.
+It is asked in a home of its own, so that nothing in the user's is touched and nothing is left; a folder that one of its
+own variables names (`CODEX_HOME`) it finds as it would in a session. Not within the install: agents put sockets below
+their home, and the path of a socket must be short.
 """
 
 from __future__ import annotations

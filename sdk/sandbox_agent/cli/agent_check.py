@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -13,7 +12,7 @@ import trio
 from sandbox_actors.catalog import BadCatalog, Catalog
 from sandbox_actors.catalog.catalog import MOCK
 from sandbox_actors.catalog.sources import read_agents, registry_cache
-from sandbox_actors.credentials import discover
+from sandbox_actors.credentials import discover, home_of
 from sandbox_actors.installer.place import Place
 from sandbox_actors.probe import ProbeFailed, probe
 
@@ -22,6 +21,7 @@ from .options import program_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from sandbox_actors.catalog import Agent
     from sandbox_actors.credentials import Credentials
@@ -47,9 +47,12 @@ async def check_agents(
     agents, findings = _definitions(data_dir, agents_file, environment)
     launchers = data_dir / "bin" / "agent_processes"
     catalog = Catalog(agents, launchers, environment, program=program_path())
-    home = Path(environment.get("HOME") or Path.home())
-    credentials = discover(home, environment)
-    known = catalog.known()
+    credentials = discover(home_of(environment), environment)
+    try:
+        known = catalog.known()
+    except OSError as error:
+        message = f"{error.filename} cannot be looked at: {error.strerror}"
+        return [*findings, Finding("agents", "failed", message, "run the server and this command as the same user")]
     about: dict[str, Finding] = {}
     for id in known:
         if (command := catalog.command(id)) is not None:
@@ -154,8 +157,9 @@ async def _start(catalog: Catalog, site: Site, about: dict[str, Finding]) -> Non
                     await probe(catalog.launch(id), cookie=site.cookie(), reaper=site.reaper, cwd=scratch)
             except ProbeFailed as failure:
                 last = f"; its last words: {failure.stderr[-1]}" if failure.stderr else ""
+                message = catalog.redactor().redact(f"it does not work: {failure}{last}", cut=True)
                 hint = f"sandbox-agent install-agent {id} --reinstall"
-                about[id] = Finding(f"agent {id}", "failed", f"it does not work: {failure}{last}", hint)
+                about[id] = Finding(f"agent {id}", "failed", message, hint)
 
     async with trio.open_nursery() as nursery:
         for id, finding in about.items():

@@ -159,6 +159,7 @@ def _definition(catalog: Catalog, agent: Agent) -> dict[str, object]:
         "origin": agent.origin,
         "distribution": None if agent.distribution is None else _shown_distribution(agent.distribution),
         "packages": agent.packages,
+        "builds": agent.builds,
         "after_install": agent.after_install,
         "node": agent.node,
         "python": agent.python,

@@ -28,7 +28,7 @@ def build_id() -> str:
         for root in sorted(spec.submodule_search_locations or ()) if spec is not None else ():
             for path in sorted(Path(root).rglob("*")):
                 if path.suffix in (".py", ".toml", ".json"):
-                    status = path.stat()
+                    status = path.lstat()  # an editor's lock may be a link to nothing
                     name = path.relative_to(root).as_posix()
                     digest.update(f"{package}/{name}\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
     return f"{__version__}-{digest.hexdigest()[:DIGITS]}"

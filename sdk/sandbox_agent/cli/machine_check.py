@@ -70,7 +70,7 @@ async def _npm(site: Site, path: str | None) -> Finding:
 
 async def _python_packages(site: Site) -> Finding:
     name = "Python packages"
-    if (uv := find_uv(site)) is not None:
+    if (uv := await find_uv(site)) is not None:
         return Finding(name, "ok", f"uv at {uv}")
     hint = "install uv, or your system's package for virtual environments (Debian: python3-venv)"
     if (python := await find_python(site, None)) is None:

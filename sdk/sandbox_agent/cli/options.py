@@ -62,9 +62,14 @@ def flags(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def _data_dir(_context: click.Context, _parameter: click.Parameter, given: Path | None) -> Path:
-    if given is None:
-        given = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sandbox-agent"
-    return given.absolute()
+    try:
+        if given is None:
+            given = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "sandbox-agent"
+        return given.absolute()
+    except RuntimeError:
+        raise Failure("there is no home directory: set HOME, or give --data-dir") from None
+    except FileNotFoundError:
+        raise Failure("the current directory has been removed: give --data-dir as an absolute path") from None
 
 
 data_dir_option = click.option(
@@ -111,9 +116,15 @@ def given_token(context: click.Context) -> str | None:
 
 def tell_json(document: object) -> None:
     """Print a document as JSON, for programs: indented, and nothing else on stdout."""
+    import json
+
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(document), indent=2))
+    try:
+        told = msgspec.json.format(msgspec.json.encode(document), indent=2).decode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8, in a path or a key: they are escaped
+        told = json.dumps(msgspec.to_builtins(document), indent=2)
+    click.echo(told)
 
 
 def tell_table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:

@@ -39,11 +39,14 @@ SQLITE = b"SQLite format 3\0"
 async def check_directory(data_dir: Path, site: Site) -> list[Finding]:
     """The data directory: whether it is there, ours, and lets programs run; and how much room there is."""
     name, existing = "data directory", data_dir
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
     hint = "give another one with --data-dir or SANDBOX_AGENT_DATA_DIR, or mend its permissions"
-    if not existing.is_dir():
-        return [Finding(name, "failed", f"{existing} is no directory", hint)]
+    try:
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
+        if not existing.is_dir():
+            return [Finding(name, "failed", f"{existing} is no directory", hint)]
+    except OSError as error:
+        return [Finding(name, "failed", f"{existing} cannot be looked at: {error.strerror}", hint)]
     try:
         with tempfile.TemporaryDirectory(prefix=".sandbox-agent-doctor-", dir=existing) as scratch:
             runs = await _runs(Path(scratch), site)

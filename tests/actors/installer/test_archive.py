@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 from functools import partial
@@ -15,7 +16,7 @@ import trio
 
 from actors.installer.yard import failing
 from sandbox_actors.catalog.platforms import registry_platform as platform_name
-from sandbox_actors.installer.archive import Limits, find_program, unpack
+from sandbox_actors.installer.archive import INDEX_LIMIT, Limits, find_program, unpack
 from sandbox_actors.installer.download import download
 from sandbox_actors.installer.trouble import Trouble
 from support.registries import SHELL_AGENT, tar_of
@@ -91,6 +92,7 @@ async def test_an_archive_with_another_checksum_is_not_even_unpacked(yard: Yard,
 
 
 async def test_what_cannot_be_downloaded_is_told_by_its_reason(registries: Registries, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
     urls = {
         "missing": registries.url + "/none.tgz",
         "away": "http://127.0.0.1:9/fox.tgz",
@@ -99,11 +101,12 @@ async def test_what_cannot_be_downloaded_is_told_by_its_reason(registries: Regis
         "local": registries.redirect("local.tgz", "file:///etc/passwd"),
         "round": registries.redirect("round.tgz", registries.url + "/round.tgz"),
         "file": (tmp_path / "none.tgz").as_uri(),
+        "fifo": (tmp_path / "pipe").as_uri(),
     }
     troubles: dict[str, Trouble] = {}
     for name, url in urls.items():
         with pytest.raises(Trouble) as trouble:
-            await download(url, tmp_path / name, sha256=None, told=lambda done, total: None)
+            await download(url, tmp_path / name, sha256=None, told=lambda done, total: None, pauses=())
         troubles[name] = trouble.value
     assert {name: trouble.reason for name, trouble in troubles.items()} == {
         "missing": "not_found",
@@ -113,10 +116,34 @@ async def test_what_cannot_be_downloaded_is_told_by_its_reason(registries: Regis
         "local": "failed",
         "round": "failed",
         "file": "not_found",
+        "fifo": "not_found",
     }
     assert "must be https" in str(troubles["plain"])
     assert "hunter2" not in str(troubles["plain"])
     assert "must be https" in str(troubles["turned"])
+
+
+async def test_a_download_is_tried_again_where_the_host_may_come_back(registries: Registries, tmp_path: Path) -> None:
+    url, digest = registries.file("fox", b"whole"), hashlib.sha256(b"whole").hexdigest()
+    registries.refused["/fox"] = [503, 429]
+    await download(url, tmp_path / "fox", sha256=digest, told=lambda done, total: None, pauses=(0, 0))
+    assert (tmp_path / "fox").read_bytes() == b"whole"
+    registries.refused["/fox"] = [503, 503]
+    with pytest.raises(Trouble, match="status 503") as trouble:
+        await download(url, tmp_path / "fox", sha256=digest, told=lambda done, total: None, pauses=(0,))
+    assert trouble.value.reason == "network"
+    assert len(registries.asked) == 5
+
+
+async def test_a_download_from_this_machine_goes_through_no_proxy_and_one_of_no_use_is_told(
+    registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "foo://user:hunter2@127.0.0.1:9")
+    await download(registries.file("fox", b""), tmp_path / "fox", sha256=None, told=lambda done, total: None)
+    with pytest.raises(Trouble, match="such as ALL_PROXY") as trouble:
+        await download("https://h.invalid/", tmp_path / "hen", sha256=None, told=lambda done, total: None)
+    assert "hunter2" not in str(trouble.value)
 
 
 async def test_another_version_or_platform_than_the_archives_is_refused(yard: Yard) -> None:
@@ -158,6 +185,7 @@ def hostile_tar(name: str, type: bytes = tarfile.REGTYPE, link: str = "") -> byt
         hostile_tar("dist/../../outside"),
         hostile_tar("link", tarfile.SYMTYPE, "../outside"),
         hostile_tar("link", tarfile.SYMTYPE, "/etc"),
+        hostile_tar("dist/link", tarfile.SYMTYPE, "x/../../outside"),
         hostile_tar("link", tarfile.LNKTYPE, "../outside"),
         hostile_tar("link", tarfile.LNKTYPE, "/etc/passwd"),
         hostile_tar("pipe", tarfile.FIFOTYPE),
@@ -175,6 +203,28 @@ def test_a_tar_that_leads_out_is_refused_and_touches_nothing(tmp_path: Path, con
     assert sorted(os.listdir(tmp_path)) == ["folder"]
     assert sorted(os.listdir(folder)) == ["archive", "outside", "unpacked"]
     assert os.stat(folder / "outside").st_nlink == 1
+
+
+def test_links_upon_links_do_not_lead_out_either(tmp_path: Path) -> None:
+    """Together they are longer than any path may be, so that the system gives up to follow them."""
+    (tmp_path / "outside").mkdir()
+    long, steps = "d" * 247, "abcdefghijklmnop"
+    far = "/".join([*steps, "l" * 254])
+    links = [("/".join([long] * depth + [step]), long) for depth, step in enumerate(steps)]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for depth in range(1, len(steps) + 1):
+            folder = tarfile.TarInfo("/".join([long] * depth))
+            folder.type = tarfile.DIRTYPE
+            tar.addfile(folder)
+        for path, target in [*links, (far, "../" * len(steps)), ("escape", f"{far}/../outside")]:
+            link = tarfile.TarInfo(path)
+            link.type, link.linkname = tarfile.SYMTYPE, target
+            tar.addfile(link)
+        tar.addfile(tarfile.TarInfo("escape/escaped"))
+    with pytest.raises(Trouble, match="the archive is not safe"):
+        unpacked(buffer.getvalue(), "fox.tgz", tmp_path)
+    assert os.listdir(tmp_path / "outside") == []
 
 
 def test_an_absolute_path_in_a_tar_stays_inside(tmp_path: Path) -> None:
@@ -231,6 +281,48 @@ def test_a_damaged_archive_is_told(tmp_path: Path, name: str, content: bytes) ->
     with pytest.raises(Trouble, match="the archive is damaged") as trouble:
         unpacked(content, name, tmp_path)
     assert trouble.value.reason == "failed"
+
+
+def pax_tar(**headers: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        entry = tarfile.TarInfo("dist/fox")
+        entry.pax_headers = headers
+        tar.addfile(entry)
+    return buffer.getvalue()
+
+
+def bent_zip(*changes: tuple[int, int, int]) -> bytes:
+    """A zip of one file with other bytes: (place in its header, place in its index, byte)."""
+    content = bytearray(zip_of({"fox": "x"}))
+    index = content.find(b"PK\1\2")
+    for in_header, in_index, byte in changes:
+        content[in_header] = content[index + in_index] = byte
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("fox.tar", pax_tar(mtime="1e300")),
+        ("fox.tar", pax_tar(mtime="nan")),
+        ("fox.tar", pax_tar(path="dist\0fox")),
+        ("encrypted.zip", bent_zip((6, 8, 1))),
+        ("method.zip", bent_zip((8, 10, 9))),
+        ("name.zip", bent_zip((7, 9, 8), (30, 46, 0xFF))),
+    ],
+)
+def test_what_the_standard_library_stumbles_over_is_a_damaged_archive(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    with pytest.raises(Trouble, match="the archive is damaged"):
+        unpacked(content, name, tmp_path)
+
+
+def test_a_bomb_in_the_index_of_a_zip_is_given_up(tmp_path: Path) -> None:
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 9, 9, INDEX_LIMIT + 1, 0, 0)
+    with pytest.raises(Trouble, match="its index has"):
+        unpacked(bytes(INDEX_LIMIT + 1) + end, "bomb.zip", tmp_path)
 
 
 def test_a_program_outside_of_the_archive_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from actors.installer.yard import OWNER, failing, programs
 from sandbox_actors.catalog.platforms import registry_platform
 from sandbox_actors.errors import AgentNotInstalled, InstallFailed, ShuttingDown, UnsupportedAgent
 from sandbox_actors.installer import Artifact, Outcome
-from sandbox_supervisor import Node
+from sandbox_supervisor import Node, Reply
 from support.processes import eventually, processes_with
 from support.registries import NODE_AGENT, SHELL_AGENT
 
@@ -162,6 +162,19 @@ async def test_closing_ends_what_is_under_way_with_its_whole_tree(
     assert not (yard.launchers / "fox-acp").exists()
 
 
+async def test_whoever_waits_is_answered_when_all_is_cancelled(yard: Yard, registries: Registries, fox: Agents) -> None:
+    held(registries)
+    begun: list[Reply[Outcome]] = []
+    with trio.CancelScope() as everything:
+        async with yard.installer(fox) as installer:
+            begun += [installer.begin("fox"), installer.begin("fox", reinstall=True), installer.begin("fox")]
+            await eventually(lambda: TARBALL in registries.asked)
+            everything.cancel()
+    for reply in begun:
+        with pytest.raises(ShuttingDown):
+            await reply.wait()
+
+
 async def test_what_works_stays_where_the_next_install_does_not_verify(yard: Yard, tmp_path: Path) -> None:
     agents = {"fox": program(SHELL_AGENT, tmp_path / "agent")}
     async with yard.installer(agents, verify_within=0.5) as installer:
@@ -229,6 +242,17 @@ async def test_a_program_on_path_is_an_install_and_a_reinstall_comes_before_it(y
         assert await installer.install("fox") == Outcome(already_installed=True)
         assert not (await installer.install("fox", reinstall=True)).already_installed
     assert yard.catalog(**agents).command("fox") == (str(yard.launchers / "fox-acp"),)
+
+
+async def test_what_was_installed_once_is_not_told_of_an_agent_that_is_a_command_now(
+    yard: Yard, tmp_path: Path
+) -> None:
+    agent = program(SHELL_AGENT, tmp_path / "agent")
+    async with yard.installer({"fox": agent}) as installer:
+        await installer.install("fox")
+        assert installer.installed("fox") is not None
+    async with yard.installer({"fox": {**agent, "command": ["true"]}}) as installer:
+        assert installer.installed("fox") is None
 
 
 async def test_mock_is_built_in(yard: Yard) -> None:

@@ -254,8 +254,12 @@ async def test_a_package_may_be_a_file_where_the_definition_says_so(
     registries.npm_agent("fox", "1.0.0")
     _, tarball, _ = registries.answer("/npm/fox/-/fox-1.0.0.tgz")
     (tmp_path / "fox.tgz").write_bytes(tarball)
-    agents = {"fox": npx(f"file:{tmp_path}/fox.tgz")}
+    agents = {"fox": npx(f"file:{tmp_path}/fox.tgz"), "hen": npx("http://user:hunter2@127.0.0.1:9/hen.tgz")}
+    yard.environment["npm_config_offline"] = "true"
     async with yard.installer(agents) as installer:
         outcome = await installer.install("fox")
+        failure = await failing(installer, "hen")
     assert outcome.artifacts[0].version == "1.0.0"
+    assert "http://***@127.0.0.1:9/hen.tgz" in str(failure)
+    assert "hunter2" not in "\n".join([str(failure), *failure.stderr])
     assert registries.asked_for("fox") == 0

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 from typing import TYPE_CHECKING
 
 import msgspec
+import pytest
 
-from sandbox_actors.installer.place import Installed, Place
+from sandbox_actors.installer.place import Installed, Place, to_disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,10 +69,45 @@ def test_what_is_damaged_is_not_installed(tmp_path: Path) -> None:
     generation = settled(place)
     manifest = generation / "installed.json"
     whole = manifest.read_bytes()
-    for content in (b"", b"{}", whole[:-10], b"\xff"):
+    for content in (b"", b"{}", whole[:-10], b"\xff", whole.replace(b"fallback", b"\xff")):
         manifest.write_bytes(content)
         assert place.installed() is None
     manifest.write_bytes(whole)
     place.launcher.chmod(0o644)
     assert place.installed() is None
     assert not place.is_users_own
+
+
+def test_what_is_no_file_holds_up_nobody(tmp_path: Path) -> None:
+    place = Place(tmp_path, "fox")
+    generation = settled(place)
+    (generation / "installed.json").unlink()
+    os.mkfifo(generation / "installed.json")
+    assert place.installed() is None
+    place.launcher.unlink()
+    os.mkfifo(place.launcher)
+    assert place.current() is None
+    assert place.is_users_own
+    place.launcher.unlink()
+    place.launcher.mkdir()
+    assert place.current() is None
+
+
+def test_to_have_a_directory_on_the_disk_is_to_have_it_there(tmp_path: Path) -> None:
+    to_disk(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        to_disk(tmp_path / "none")
+
+
+def test_a_launcher_that_cannot_be_read_now_is_not_taken_for_none(tmp_path: Path) -> None:
+    place = Place(tmp_path, "fox")
+    generation = settled(place)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            place.begin()
+        assert place.installed() is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert generation.is_dir()

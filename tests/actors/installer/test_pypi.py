@@ -12,7 +12,7 @@ import trio
 from actors.installer.yard import failing, programs
 from sandbox_actors.installer.pypi import install_requirement
 from sandbox_actors.installer.site import Site
-from sandbox_actors.installer.tools import find_python
+from sandbox_actors.installer.tools import find_python, find_uv
 from sandbox_actors.installer.trouble import Trouble
 
 if TYPE_CHECKING:
@@ -68,7 +68,11 @@ async def test_the_version_is_the_definitions_or_the_clients(
     assert outcome.artifacts[0].version == expected
 
 
-async def test_venv_and_pip_do_where_there_is_no_uv(yard: Yard, registries: Registries, tmp_path: Path) -> None:
+async def test_venv_and_pip_do_where_there_is_no_uv(
+    yard: Yard, registries: Registries, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shutil.py").write_text("raise SystemExit('a module of the folder in which the daemon runs')")
+    monkeypatch.chdir(tmp_path)
     venv = tmp_path / "generation" / "venv"
     venv.parent.mkdir()
     seen: list[Progress] = []
@@ -143,8 +147,26 @@ async def test_a_python_that_is_not_there_is_told(yard: Yard, registries: Regist
 
 async def test_a_python_without_its_venv_module_is_told(yard: Yard, tmp_path: Path) -> None:
     said = "The virtual environment was not created successfully because ensurepip is not available."
-    fake = f'#!/bin/sh\nif [ "$1" = -m ]; then echo "{said}"; exit 1; fi\necho 3.77.0\n'
+    fake = f'#!/bin/sh\nif [ "$2" = -m ]; then echo "{said}"; exit 1; fi\necho 3.77.0\n'
     yard.environment["PATH"] = str(programs(tmp_path / "bin", **{"python3.77": fake}))
     with pytest.raises(Trouble, match="python3-venv") as trouble:
         await install_requirement(site(yard), tmp_path / "venv", "fox==1.0", ">=3.77", None)
     assert trouble.value.reason == "missing_tool"
+
+
+async def test_a_package_is_built_only_where_the_definition_names_it(yard: Yard, registries: Registries) -> None:
+    spec = registries.sdist("fox", "1.0")
+    by_url = f"fox @ {registries.url}/sdists/fox-1.0.tar.gz"
+    async with yard.installer({"fox": uvx(spec)}) as installer:
+        failure = await failing(installer, "fox")
+    assert failure.reason == "not_found"
+    assert "only if the definition names it in 'builds'" in str(failure)
+    for agent in ({**uvx(spec), "builds": ["fox"]}, {**uvx(by_url), "program": "fox"}):
+        async with yard.installer({"fox": agent}) as installer:
+            await installer.install("fox", reinstall=True)
+
+
+async def test_a_uv_that_does_not_run_is_none(yard: Yard, tmp_path: Path) -> None:
+    own = programs(tmp_path / "bin", uv="#!/bin/sh\necho 'pyenv: uv: command not found' >&2\nexit 127\n")
+    yard.environment["PATH"] = f"{own}:{yard.environment['PATH']}"
+    assert await find_uv(site(yard)) != str(own / "uv")
