@@ -17,10 +17,11 @@ from .requests import accepts, flag, path_part, require_json
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from sandbox_actors.description import Description
     from sandbox_actors.envelope import Json
     from sandbox_actors.installer import Installer, Outcome, Progress
     from sandbox_actors.sessions import Sessions
-    from sandbox_actors.survey import Description, Survey
+    from sandbox_actors.survey import Survey
     from sandbox_supervisor import Reply
 
     from .streams import Streams
