@@ -144,14 +144,26 @@ async def open_reaper() -> AsyncGenerator[Reaper, None]:
         reaper.look()
         yield reaper
     finally:
-        # The signal of a child that has just ended may be on its way, and of one that finds no handler Python complains
-        # on stderr ("ignored due to race condition"). A handler that does nothing is the default without that.
-        signal.signal(signal.SIGCHLD, _ignore if before in (None, signal.SIG_DFL) else before)
+        if before in (None, signal.SIG_DFL, _ignore):  # None: a handler that Python did not install
+            _default()
+        else:
+            signal.signal(signal.SIGCHLD, before)
         _set_subreaper(was_subreaper)
 
 
+def _default() -> None:
+    """Let SIGCHLD do nothing again, and let nobody complain.
+
+    A signal may be on its way. If Python took its handler out, it would complain on stderr of one that finds none
+    ("ignored due to race condition"). If it kept one, it would complain of one that comes at the end of the run, where
+    Trio closes the socket it is written to before it says so. So a handler stays in Python, and goes in the kernel.
+    """
+    signal.signal(signal.SIGCHLD, _ignore)
+    ctypes.CDLL(None).signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
 def _ignore(_number: int, _frame: FrameType | None) -> None:
-    """What SIGCHLD means to a process without a reaper."""
+    """For a signal that was on its way."""
 
 
 def _children() -> list[int]:

@@ -171,6 +171,28 @@ async def test_leaving_puts_the_flag_and_the_handler_back() -> None:
         signal.signal(signal.SIGCHLD, outer)
 
 
+RUNS = """
+import random, subprocess, trio
+from sandbox_supervisor import open_reaper
+
+async def run(children):
+    async with open_reaper():
+        children += [subprocess.Popen(["sleep", str(random.uniform(0.0005, 0.004))]) for _ in range(4)]
+        await trio.sleep(random.uniform(0, 0.006))
+
+for _ in range(200):
+    children = []
+    trio.run(run, children)
+    for child in children:
+        child.wait()
+"""
+
+
+async def test_children_that_end_just_when_a_run_does_are_no_reason_to_complain() -> None:
+    done = await trio.run_process([sys.executable, "-c", RUNS], capture_stderr=True)
+    assert done.stderr == b""
+
+
 async def test_errors_of_the_body_come_out_bare() -> None:
     with pytest.raises(ZeroDivisionError):
         async with open_reaper():

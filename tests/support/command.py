@@ -28,10 +28,6 @@ START_WITHIN = 20.0
 """Seconds: a cold interpreter on a small machine that others use too."""
 
 
-WAKEUP = re.compile(r"Exception ignored when trying to write to the signal wakeup fd:\n(Traceback.*\n)?OSError.*\n")
-"""What Python may say where a child ends just when a run does: Trio closes its wakeup socket before it forgets it."""
-
-
 class Finished(NamedTuple):
     """How a command ended, and what it said."""
 
@@ -97,7 +93,7 @@ def invoke(*arguments: str, env: Mapping[str, str] | None = None) -> Finished:
     """
     ours: dict[str, str | None] = {name: None for name in os.environ if name.startswith("SANDBOX_AGENT_")}
     done = CliRunner().invoke(cli.main, arguments, env={**ours, **(env or {})}, catch_exceptions=False)
-    return Finished(done.exit_code, done.stdout, WAKEUP.sub("", done.stderr))
+    return Finished(done.exit_code, done.stdout, done.stderr)
 
 
 async def run_here(*arguments: str, env: Mapping[str, str] | None = None) -> Finished:
