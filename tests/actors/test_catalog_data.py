@@ -13,7 +13,7 @@ from sandbox_actors.catalog import static_options
 from sandbox_actors.catalog.pins import main_pin, npm_pin
 from sandbox_actors.catalog.sources import shipped_agents
 from sandbox_actors.credentials import PROVIDERS
-from sandbox_actors.survey import CAPABILITIES
+from sandbox_actors.description import CAPABILITIES
 
 if TYPE_CHECKING:
     from sandbox_actors.catalog import Agent
