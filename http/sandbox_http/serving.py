@@ -16,7 +16,7 @@ import structlog
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Event, RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -149,7 +149,9 @@ class _Connection(TCPServer):
         self._open.cancel()
 
     async def protocol_send(self, event: Event) -> None:
-        await super().protocol_send(event)
+        # The task that ends a response is cancelled with the end of its request, and would leave the connection open.
+        with trio.CancelScope(shield=isinstance(event, Closed)):
+            await super().protocol_send(event)
         if isinstance(event, RawData) and event.data == MESSAGE_TOO_BIG:
             # Hypercorn would go on to keep what the client goes on to send, without any bound. This is its reader's
             # task, so nobody else takes what is thrown away here, to let the client read why.

@@ -220,6 +220,19 @@ async def test_a_connection_may_make_as_many_requests_as_it_likes(tmp_path: Path
                     assert b"connection:" not in answers.lower()
 
 
+@pytest.mark.parametrize("target", ["/v1/health", "/v1/nothing"])
+async def test_a_connection_that_is_to_be_closed_is_closed_behind_the_answer(tmp_path: Path, target: str) -> None:
+    async with serving(tmp_path) as daemon:
+        async with await trio.open_tcp_stream("127.0.0.1", daemon.port) as stream:
+            await stream.send_all(request_bytes("GET", target, {"Connection": "close"}))
+            answer = b""
+            with trio.fail_after(WITHIN):
+                async for data in stream:  # to the end of the connection
+                    answer += data
+        assert answer.startswith(b"HTTP/1.1 ")
+        assert b"connection: close" in answer.lower()
+
+
 async def test_connections_that_come_and_go_leave_nothing_behind(tmp_path: Path) -> None:
     async def socket_(daemon: Local) -> None:
         async with WebSocket.open(daemon.port, "/v1/acp/s") as client:
