@@ -13,6 +13,7 @@ from sandbox_supervisor import ActorError
 
 from .problems import Problem, of_refusal
 from .requests import accepts, flag, path_part, require_json
+from .streams import HEARTBEAT, HEARTBEAT_COMMENT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,11 +28,6 @@ if TYPE_CHECKING:
     from .streams import Streams
 
 __all__ = ["agent_routes"]
-
-HEARTBEAT_EVERY = 10.0
-"""Seconds of silence after which a stream of progress shows that it is alive."""
-
-HEARTBEAT_COMMENT = b": heartbeat\n\n"
 
 
 class _Install(msgspec.Struct, rename="camel"):
@@ -110,7 +106,7 @@ async def _install_events(
             told = progress
             yield _event("progress", progress.told())
         else:
-            with trio.move_on_after(HEARTBEAT_EVERY) as silence:
+            with trio.move_on_after(HEARTBEAT) as silence:
                 await installer.changed(id)
             if silence.cancelled_caught:
                 yield HEARTBEAT_COMMENT

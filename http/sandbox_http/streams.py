@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from sandbox_actors.journal import Cursor, SessionLog
 
-__all__ = ["HEARTBEAT", "HIDDEN", "Streams", "gap_notice", "server_sent_events", "stopping_notice"]
+__all__ = ["HEARTBEAT", "HEARTBEAT_COMMENT", "HIDDEN", "Streams", "gap_notice", "server_sent_events", "stopping_notice"]
 
 HEARTBEAT = 10.0
 """Seconds. The public wire has 15; common proxies give up after 30 to 60."""

@@ -56,30 +56,23 @@ class BadCatalog(Exception):
     """A file, document or variable that defines agents cannot be used. The message says what to mend."""
 
 
-class Npx(msgspec.Struct, forbid_unknown_fields=True):
+class _Package(msgspec.Struct, forbid_unknown_fields=True):
+    package: str
+    args: list[str] = []
+    env: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        _check_package(self.package)
+        _check_arguments(self.args)
+        _check_variables(self.env)
+
+
+class Npx(_Package):
     """An npm package. `package` is `name@version`; the version may be missing in what users and registries give."""
 
-    package: str
-    args: list[str] = []
-    env: dict[str, str] = {}
 
-    def __post_init__(self) -> None:
-        _check_package(self.package)
-        _check_arguments(self.args)
-        _check_variables(self.env)
-
-
-class Uvx(msgspec.Struct, forbid_unknown_fields=True):
+class Uvx(_Package):
     """A PyPI package. `package` is a requirement such as `name==version` or `name[extra]==version`."""
-
-    package: str
-    args: list[str] = []
-    env: dict[str, str] = {}
-
-    def __post_init__(self) -> None:
-        _check_package(self.package)
-        _check_arguments(self.args)
-        _check_variables(self.env)
 
 
 class Binary(msgspec.Struct, forbid_unknown_fields=True):
