@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from .streams import Streams
 
-__all__ = ["agent_routes"]
+__all__ = ["InstallBody", "agent_routes"]
 
 
-class _Install(msgspec.Struct, rename="camel"):
+class InstallBody(msgspec.Struct, rename="camel"):
     """The body of an install request."""
 
     reinstall: bool | None = None
@@ -82,9 +82,9 @@ def agent_routes(survey: Survey, installer: Installer, sessions: Sessions, strea
     return routes
 
 
-def _wanted(body: bytes) -> _Install:
+def _wanted(body: bytes) -> InstallBody:
     try:
-        return msgspec.json.decode(body, type=_Install)
+        return msgspec.json.decode(body, type=InstallBody)
     except msgspec.ValidationError as error:
         raise Problem("invalid_request", str(error), status=422) from None
     except (msgspec.DecodeError, RecursionError) as error:

@@ -1,6 +1,6 @@
 """The application: routes on Quart, one table of problems, and the layers round it.
 
-    guard (Host, Origin, token, CORS) → body limit → Quart
+    guard (Host, Origin, token, CORS) → proxy to ports → body limit, or bulk bodies → Quart
 
 It is made with the references it needs and owns no task: everything that runs longer than a request runs in the
 daemon's own tree.
@@ -15,24 +15,42 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from werkzeug.routing import RequestRedirect
 
+from sandbox_actors.archives import Archives
 from sandbox_actors.errors import as_refusal
 from sandbox_supervisor import ActorError
 
 from .acp import acp_routes
 from .agents import agent_routes
+from .archives import archive_routes
 from .body import BodyLimit
+from .bulk import Bulk
 from .directory_config import directory_config_routes
+from .files import file_routes
+from .git import git_routes
 from .guard import Guard
+from .openapi import openapi_routes
+from .ports import port_routes
 from .problems import Problem, endpoint_not_found, of_refusal
+from .processes import process_routes
+from .proxy import Proxy, is_proxied
+from .requests import check_query
+from .searching import search_routes
+from .serving import LARGEST_FRAME
 from .system import system_routes
+from .terminals import terminal_routes
+from .watching import watch_routes
 
 if TYPE_CHECKING:
     from quart import Response
     from quart.wrappers.base import BaseRequestWebsocket
     from werkzeug.routing import MapAdapter
 
+    from sandbox_actors.files import FileSystem
+    from sandbox_actors.git import Git
     from sandbox_actors.installer import Installer
     from sandbox_actors.journal import Journal
+    from sandbox_actors.processes import Processes
+    from sandbox_actors.searching.search import Searches
     from sandbox_actors.sessions import Sessions
     from sandbox_actors.survey import Survey
     from sandbox_supervisor import Node
@@ -54,6 +72,10 @@ def create_app(
     journal: Journal,
     streams: Streams,
     root: Node,
+    files: FileSystem,
+    processes: Processes,
+    git: Git,
+    searches: Searches,
 ) -> ASGIApp:
     """The daemon's ASGI application."""
     app = _App("sandbox_http", static_folder=None)
@@ -65,7 +87,19 @@ def create_app(
     app.register_blueprint(acp_routes(sessions, journal, streams, config))
     app.register_blueprint(agent_routes(survey, installer, sessions, streams))
     app.register_blueprint(directory_config_routes(sessions))
+    app.register_blueprint(archive_routes(files, Archives(files)))
+    app.register_blueprint(file_routes(files))
+    app.register_blueprint(git_routes(git, streams))
+    app.register_blueprint(port_routes())
+    app.register_blueprint(process_routes(processes))
+    app.register_blueprint(terminal_routes(processes, streams))
+    app.register_blueprint(search_routes(searches))
+    app.register_blueprint(watch_routes(files, streams))
     app.register_blueprint(system_routes(root, journal, streams))
+    app.register_blueprint(openapi_routes())
+
+    app.before_request(check_query)
+    app.before_websocket(check_query)
 
     async def on_problem(problem: Problem) -> Response:
         return problem.response()
@@ -87,6 +121,8 @@ def create_app(
     routes = app.url_map.bind("")
 
     def exists(path: str) -> bool:
+        if is_proxied(path):
+            return True
         for websocket in (False, True):
             try:
                 routes.match(path, method="GET", websocket=websocket)
@@ -97,7 +133,9 @@ def create_app(
             return True
         return False
 
-    return Guard(BodyLimit(app, config.max_body), config, exists)
+    bodies = Bulk(app, BodyLimit(app, config.max_body), config.max_upload)
+    proxy = Proxy(bodies, config.token, min(config.max_body, LARGEST_FRAME), streams)
+    return Guard(proxy, config, exists, is_proxied)
 
 
 class _App(QuartTrio):

@@ -60,6 +60,8 @@ class Config:
       environment: what agents get beside what they inherit of the daemon's own environment.
       inherited: patterns of further variables of the daemon's that agents inherit, see `catalog.environment`.
       trust_directory_config: whether sessions get the MCP servers of a directory also where nobody stored them here.
+      fs_root: the directory that clients' paths never lead out of; None: the whole file system.
+      max_upload: bytes of the largest body that is streamed to the disk; 0: no limit.
     """
 
     data_dir: Path
@@ -81,6 +83,8 @@ class Config:
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     inherited: tuple[str, ...] = ()
     trust_directory_config: bool = False
+    fs_root: Path | None = None
+    max_upload: int = 0
 
     def check(self) -> None:
         """Raises `BadConfig` if this is not safe or makes no sense."""

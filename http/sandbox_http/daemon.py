@@ -1,6 +1,7 @@
 """The daemon: everything nested in the order of its start, left in reverse.
 
-    state directory (locked) → reaper → leftovers swept → sentinel → journal → installer → sessions → HTTP
+    state directory (locked) → reaper → leftovers swept → sentinel → journal → installer → git → processes → sessions
+        → HTTP
 
 At the end: new work is refused and streams are told, HTTP ends, agents are stopped, the journal is flushed. Every step
 is bounded; a second signal, or a step that hangs all the same, ends the process at once, with its agents killed.
@@ -9,7 +10,6 @@ is bounded; a second signal, or a step that hangs all the same, ends the process
 from __future__ import annotations
 
 import fcntl
-import gc
 import os
 import re
 import secrets
@@ -24,8 +24,12 @@ import trio
 from sandbox_actors.catalog import BadCatalog, Catalog
 from sandbox_actors.catalog.sources import read_agents
 from sandbox_actors.directory_config import DirectoryConfig
+from sandbox_actors.files import FileSystem
+from sandbox_actors.git import open_git
 from sandbox_actors.installer import open_installer
 from sandbox_actors.journal import UnknownVersion, open_journal
+from sandbox_actors.processes import open_processes
+from sandbox_actors.searching.search import Searches
 from sandbox_actors.sessions import open_sessions
 from sandbox_actors.setting import Setting
 from sandbox_actors.survey import Survey
@@ -36,13 +40,15 @@ from .config import BadConfig
 from .logs import finish_logs
 from .serving import listen, serving
 from .streams import Streams
+from .tuning import tune_memory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Mapping
     from pathlib import Path
 
     from sandbox_actors.installer import Installer
     from sandbox_actors.journal import Journal
+    from sandbox_actors.processes import Processes
     from sandbox_supervisor import Reaper
 
     from .config import Config
@@ -53,10 +59,6 @@ log = structlog.get_logger()
 
 STREAMS_END_WITHIN = 1.0
 """Seconds for streams to tell their clients and end before HTTP is closed."""
-
-
-GARBAGE_THRESHOLD = 20_000
-"""Objects that are made before the youngest are looked through: Python's own 700 cost a tenth of a stream's speed."""
 
 
 class Daemon:
@@ -93,6 +95,7 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
         )
         with _locked(state_dir):
             owner, run = _owner(state_dir), secrets.token_hex(4)
+            files = _files(config, environment, state_dir)
             root = Node("daemon", "daemon")
             catalog = Catalog(
                 agents,
@@ -106,9 +109,12 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
             async with (
                 open_reaper() as reaper,
                 _swept(owner),
+                _cleared(files),
                 open_sentinel(owner, run, reaper=reaper),
                 _journal(state_dir / "journal.db", config) as journal,
                 _installer(config, catalog, owner, run, reaper, root) as installer,
+                open_git(os.environ, files, owner=owner, run=run, reaper=reaper) as git,
+                _processes(owner, run, reaper, root) as processes,
                 open_sessions(
                     catalog,
                     Setting(
@@ -129,7 +135,10 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
                 ) as sessions,
             ):
                 survey = Survey(catalog, installer, owner, run, reaper)
-                app = create_app(config, sessions, installer, survey, journal, streams, root)
+                searches = Searches(files, os.environ, owner, run, reaper)
+                app = create_app(
+                    config, sessions, installer, survey, journal, streams, root, files, processes, git, searches
+                )
                 async with serving(app, listener, largest_frame=config.max_body, grace=STREAMS_END_WITHIN):
                     shown = f"[{host}]" if ":" in host else host
                     try:
@@ -140,14 +149,14 @@ async def open_daemon(config: Config) -> AsyncGenerator[Daemon]:
                         installer.close()
                         survey.close()
                         with trio.CancelScope(shield=True):
-                            await sessions.close()
+                            async with trio.open_nursery() as closing:
+                                closing.start_soon(sessions.close)
+                                closing.start_soon(processes.close)
 
 
 async def run_daemon(config: Config) -> None:
     """Run a daemon until SIGTERM or SIGINT. A second one, or a shutdown longer than `config.grace`, is the end."""
-    # What is loaded by now stays for good, and streaming makes many objects and few cycles: look for those less often.
-    gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD)
+    tune_memory()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
             async with open_daemon(config) as daemon:
@@ -168,6 +177,13 @@ async def _give_up(signals: AsyncIterator[int], grace: float) -> None:
     log.error("shutdown takes too long: leaving at once")
     finish_logs()
     os._exit(1)
+
+
+def _files(config: Config, environment: Mapping[str, str], state_dir: Path) -> FileSystem:
+    try:
+        return FileSystem(environment.get("HOME") or "/", config.fs_root, records=state_dir / "on-their-way")
+    except OSError as error:
+        raise BadConfig(f"cannot use --fs-root {config.fs_root}: {error.strerror}") from None
 
 
 @contextmanager
@@ -210,6 +226,14 @@ async def _installer(
 
 
 @asynccontextmanager
+async def _processes(owner: str, run: str, reaper: Reaper, root: Node) -> AsyncGenerator[Processes]:
+    with root.child("processes", "processes") as node:
+        # What the daemon tells agents beside is theirs alone.
+        async with open_processes(dict(os.environ), owner=owner, run=run, reaper=reaper, node=node) as processes:
+            yield processes
+
+
+@asynccontextmanager
 async def _journal(path: Path, config: Config) -> AsyncGenerator[Journal]:
     opening = True
     try:
@@ -228,6 +252,15 @@ async def _swept(owner: str) -> AsyncGenerator[None]:
     if left := await sweep_in_thread(lambda cookie: cookie.owner == owner):
         log.warning("ended processes that an earlier daemon left behind", processes=left)
     yield
+
+
+@asynccontextmanager
+async def _cleared(files: FileSystem) -> AsyncGenerator[None]:
+    """Files that an earlier daemon was killed over are deleted, meanwhile: there may be many."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(files.delete_leftovers)
+        yield
+        nursery.cancel_scope.cancel()
 
 
 def _owner(state_dir: Path) -> str:

@@ -7,7 +7,8 @@ A daemon on loopback runs commands for whoever reaches it, and every web page th
    names that nobody can register are taken: addresses, `localhost`, names without a dot. (With a token the page has
    no token, and proxies may use whatever name they like.)
 3. *Anybody else*: needs the token wherever one is set, in `Authorization: Bearer` or, where a proxy strips that, in
-   `X-Sandbox-Agent-Token`. Compared in constant time.
+   `X-Sandbox-Agent-Token`; for a terminal's WebSocket, to which browsers add no header, in `access_token` of the
+   query as well. Compared in constant time.
 
 Paths are judged and handed on as they came, percent-encoded, so that the guard and the routes never read two paths out
 of one: an id may hold an encoded slash.
@@ -23,11 +24,11 @@ import re
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import structlog
 
-from .problems import Problem, endpoint_not_found
+from .problems import Cut, Problem, endpoint_not_found
 
 if TYPE_CHECKING:
     from .config import Config
@@ -46,6 +47,9 @@ log = structlog.get_logger()
 
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s:@/\[\]]+)(:\d*)?")
 
+TERMINAL = re.compile(r"/v1/processes/[^/]+/terminal/ws")
+"""The one place where the public wire takes a token in the query."""
+
 VARY = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
 
 
@@ -55,12 +59,16 @@ class Guard:
     Args:
       app: what is guarded.
       exists: whether there is a route for a path: an unknown one is 404 for everybody, as on the public wire.
+      is_proxied: whether a path is another application's, which answers OPTIONS itself but for preflights.
     """
 
-    def __init__(self, app: ASGIApp, config: Config, exists: Callable[[str], bool]) -> None:
+    def __init__(
+        self, app: ASGIApp, config: Config, exists: Callable[[str], bool], is_proxied: Callable[[str], bool]
+    ) -> None:
         self._app = app
         self._cors = config.cors
         self._exists = exists
+        self._is_proxied = is_proxied
         self._token = None if config.token is None else _digest(config.token.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,11 +92,14 @@ class Guard:
         try:
             problem = self._refuses(scope, headers)
             if problem is not None:
-                await answer(scope, sending, problem.status, [*_items(problem.headers), PROBLEM_TYPE], problem.body)
-            elif scope["type"] == "http" and scope["method"] == "OPTIONS":
+                told = [*_items(problem.headers), PROBLEM_TYPE, *_closing(scope, headers)]
+                await answer(scope, sending, problem.status, told, problem.body)
+            elif self._is_preflight(scope, headers):
                 await answer(scope, sending, 200, self._preflight(), b"")
             else:
                 await self._app(scope, receive, sending)
+        except* Cut as cuts:
+            log.warning("an answer was cut off", path=scope["path"], why=_messages(cuts))
         except* Exception as bugs:
             # Hypercorn's own log is off; it ends the connection, or answers 500 where nothing was sent yet.
             log.error("request failed unexpectedly", path=scope["path"], exc_info=bugs)
@@ -115,17 +126,22 @@ class Guard:
                 "permission_denied",
                 f"the Origin {origin.decode('latin-1')!r} may not call this server: list it with --cors-allow-origin",
             )
-        if scope.get("method") == "OPTIONS":
+        if self._is_preflight(scope, headers):
             return None
         if not scope["path"]:
             return endpoint_not_found()
         if self._token is None or scope["path"] == "/":
             return None
-        if any(hmac.compare_digest(_digest(given), self._token) for given in _tokens(headers)):
+        if any(hmac.compare_digest(_digest(given), self._token) for given in _tokens(headers) + _query_tokens(scope)):
             return None
         if not self._exists(scope["path"]):
             return endpoint_not_found()
         return Problem("token_invalid", "missing or invalid bearer token")
+
+    def _is_preflight(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
+        if scope.get("method") != "OPTIONS":
+            return False
+        return b"access-control-request-method" in headers or not self._is_proxied(scope["path"])
 
     def _origin_may(self, origin: str, host: str) -> bool:
         if origin in self._cors.origins or "*" in self._cors.origins:
@@ -170,6 +186,13 @@ def _level(status: int | None) -> int:
     return logging.INFO if status < 500 else logging.WARNING
 
 
+def _messages(errors: BaseExceptionGroup[Exception]) -> str:
+    """What the errors in a group say, however deep."""
+    return "; ".join(
+        _messages(error) if isinstance(error, BaseExceptionGroup) else str(error) for error in errors.exceptions
+    )
+
+
 def _path(scope: Scope) -> str:
     """The path of a request as it came; empty where it is none."""
     path: str = scope["raw_path"].partition(b"?")[0].decode("latin-1")
@@ -178,6 +201,12 @@ def _path(scope: Scope) -> str:
     # Two leading slashes are one to the router, without any Quart fails; HTTP/2 lets bytes through that are no ASCII.
     sound = path.startswith("/") and not path.startswith("//") and path.isascii() and scope["query_string"].isascii()
     return path if sound else ""
+
+
+def _closing(scope: Scope, headers: dict[bytes, bytes]) -> Headers:
+    """What tells the client of a refusal that the connection ends with it: its body, if any, is not read."""
+    has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+    return [(b"connection", b"close")] if has_body and scope["http_version"] < "2" else []
 
 
 def _items(headers: dict[str, str]) -> Iterable[tuple[bytes, bytes]]:
@@ -197,6 +226,14 @@ def _tokens(headers: dict[bytes, bytes]) -> list[bytes]:
     if b"x-sandbox-agent-token" in headers:
         tokens.append(headers[b"x-sandbox-agent-token"])
     return tokens
+
+
+def _query_tokens(scope: Scope) -> list[bytes]:
+    """Tokens in the query: a browser can send none in a header with a WebSocket, and a terminal is looked at there."""
+    if scope["type"] != "websocket" or TERMINAL.fullmatch(scope["path"]) is None:
+        return []
+    query = parse_qs(scope["query_string"].decode("ascii"), errors="surrogateescape")
+    return [token.encode(errors="surrogateescape") for token in query.get("access_token", [])]
 
 
 def _name(host: str) -> str:

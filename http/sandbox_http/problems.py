@@ -20,13 +20,14 @@ from sandbox_actors.errors import (
     SessionNotFound,
     UnsupportedAgent,
 )
+from sandbox_actors.processes import ProcessNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from sandbox_actors.envelope import Json
 
-__all__ = ["HttpError", "Problem", "endpoint_not_found", "of_refusal", "retry_after"]
+__all__ = ["TABLE", "Cut", "HttpError", "Problem", "endpoint_not_found", "of_refusal", "retry_after"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +46,22 @@ TABLE: Mapping[str, _Kind] = {
     "token_invalid": _Kind(401, "Token Invalid", "token invalid", repeats=True),
     "permission_denied": _Kind(403, "Permission Denied", "permission denied", repeats=True),
     "agent_not_installed": _Kind(404, "Agent Not Installed"),
+    "not_found": _Kind(404, "Not Found", "not found: "),
+    "repository_not_found": _Kind(404, "Repository Not Found"),
     "session_not_found": _Kind(404, "Session Not Found"),
     "not_acceptable": _Kind(406, "Not Acceptable", "not acceptable: ", repeats=True),
     "conflict": _Kind(409, "Conflict", "conflict: ", repeats=True),
+    "git_failed": _Kind(409, "Git Failed"),
     "session_closed": _Kind(409, "Session Closed"),
+    "precondition_failed": _Kind(412, "Precondition Failed"),
     "unsupported_media_type": _Kind(415, "Unsupported Media Type", "unsupported media type: ", repeats=True),
+    "range_not_satisfiable": _Kind(416, "Range Not Satisfiable"),
     "agent_process_exited": _Kind(500, "Agent Process Exited"),
     "install_failed": _Kind(500, "Install Failed"),
     "internal_error": _Kind(500, "Internal Error"),
+    "git_not_installed": _Kind(501, "Git Not Installed"),
+    "git_remote_failed": _Kind(502, "Git Remote Failed"),
+    "port_unreachable": _Kind(502, "Port Unreachable"),
     "stream_error": _Kind(502, "Stream Error", "stream error: ", repeats=True),
     "agent_busy": _Kind(503, "Agent Busy"),
     "agent_unavailable": _Kind(503, "Agent Unavailable"),
@@ -60,11 +69,19 @@ TABLE: Mapping[str, _Kind] = {
     "overloaded": _Kind(503, "Overloaded"),
     "shutting_down": _Kind(503, "Shutting Down"),
     "timeout": _Kind(504, "Timeout"),
+    "insufficient_storage": _Kind(507, "Insufficient Storage"),
 }
 
 
 class HttpError(Exception):
     """The root of this package's errors."""
+
+
+class Cut(HttpError):
+    """An answer that has begun cannot be ended: its client is told by the cut connection, and the log by the message.
+
+    Raised by what makes the body of an answer.
+    """
 
 
 class Problem(HttpError):
@@ -129,7 +146,7 @@ def retry_after(refusal: Refusal) -> dict[str, str]:
 def of_refusal(refusal: Refusal) -> Problem:
     """How a refusal of the domain is told where it is the answer to the HTTP request itself."""
     details: dict[str, Json] = dict(refusal.details)
-    extra: dict[str, Json] = {"details": details} if isinstance(refusal, InstallFailed) else details
+    extra: dict[str, Json] = {"details": details} if isinstance(refusal, (InstallFailed, ProcessNotFound)) else details
     match refusal:
         case SessionNotFound() | ConfigNotFound():
             extra["sessionId"] = refusal.id

@@ -26,6 +26,7 @@ from sandbox_actors.journal import Gap
 from sandbox_actors.messages import Say
 from sandbox_supervisor import ActorError
 
+from .closing import close_socket
 from .streams import HIDDEN, gap_notice, stopping_notice
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ async def converse(
             nursery.cancel_scope.cancel()
         if streams.draining:
             await conversation.send(stopping_notice())
-            await websocket.close(GOING_AWAY, "the daemon is shutting down")
+            await close_socket(GOING_AWAY, "the daemon is shutting down")
         elif conversation.refused_frame:
-            await websocket.close(UNSUPPORTED_DATA, "only text frames are taken")
+            await close_socket(UNSUPPORTED_DATA, "only text frames are taken")
         else:
-            await websocket.close(SESSION_DELETED, "the session was deleted")
+            await close_socket(SESSION_DELETED, "the session was deleted")
     finally:
         streams.remove(cursor)
 

@@ -6,6 +6,7 @@ peers. Sources: WHATWG HTML, Server-sent events; JSON-RPC 2.0.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from sandbox_actors.envelope import notification
 from sandbox_actors.journal import Gap, Origin, Page
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from sandbox_actors.journal import Cursor, SessionLog
 
@@ -44,6 +45,7 @@ class Streams:
 
     def __init__(self) -> None:
         self._cursors: set[Cursor] = set()
+        self._others: set[Callable[[], None]] = set()
         self.draining = False
         self._sent: dict[Cursor, int] = {}
         self._went = trio.lowlevel.ParkingLot()
@@ -57,6 +59,17 @@ class Streams:
         self._cursors.discard(cursor)
         self._sent.pop(cursor, None)
         self._went.unpark_all()
+
+    @contextmanager
+    def told(self, close: Callable[[], None]) -> Generator[None]:
+        """What runs in the block is no cursor's stream, and is told by this call."""
+        self._others.add(close)
+        try:
+            if self.draining:
+                close()
+            yield
+        finally:
+            self._others.discard(close)
 
     def sent(self, cursor: Cursor) -> None:
         """All that the cursor has handed out is on its way to the client."""
@@ -78,6 +91,8 @@ class Streams:
         self.draining = True
         for cursor in self._cursors:
             cursor.close()
+        for close in list(self._others):
+            close()
 
 
 def gap_notice(gap: Gap, epoch: str) -> bytes:

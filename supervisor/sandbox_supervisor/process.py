@@ -196,9 +196,14 @@ async def spawn(
     stdin: int = subprocess.PIPE,
     stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
+    pass_fds: Sequence[int] = (),
     reaper: Reaper | None = None,
 ) -> trio.Process:
     """Start a process in a session of its own, known to the reaper. The caller answers for its end.
+
+    Args:
+      stdin, stdout, stderr: as for `subprocess`.
+      pass_fds: descriptors that it inherits beside those.
 
     Cancellation is safe here without a shield: trio gives up before the thread starts, or waits for it and returns
     the process; and nothing in between is a checkpoint.
@@ -211,7 +216,14 @@ async def spawn(
     with reaper.spawning() if reaper is not None else contextlib.nullcontext():
         try:
             process = await trio.lowlevel.open_process(
-                list(argv), stdin=stdin, stdout=stdout, stderr=stderr, env=dict(env), cwd=cwd, start_new_session=True
+                list(argv),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                env=dict(env),
+                cwd=cwd,
+                pass_fds=pass_fds,
+                start_new_session=True,
             )
         except (OSError, ValueError, subprocess.SubprocessError) as error:
             raise SpawnFailed(_explain(argv[0], cwd, error)) from error

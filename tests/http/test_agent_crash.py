@@ -39,6 +39,7 @@ async def pid_of_turn(subscriber: Subscriber, start: int) -> int:
     return pid_in(subscriber.events[await subscriber.until(pid_in, start)])
 
 
+@pytest.mark.alone
 async def test_everybody_knows_of_a_killed_agent_within_100_ms(tmp_path: Path) -> None:
     delays: list[float] = []
     async with (

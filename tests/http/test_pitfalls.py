@@ -83,6 +83,7 @@ async def test_clients_that_have_stopped_reading_do_not_hold_up_the_shutdown(tmp
     await before.back()
 
 
+@pytest.mark.alone
 async def test_uploads_without_a_length_are_cut_at_the_limit_and_never_held_in_memory(tmp_path: Path) -> None:
     piece = b"%x\r\n%b\r\n" % (MEBIBYTE, b"x" * MEBIBYTE)
     head = request_bytes(

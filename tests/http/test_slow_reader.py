@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 from support.clients import EventStream, Session, numbers, parse_events
@@ -95,6 +96,7 @@ async def stream_to_fast_readers(session: Session, start: int) -> list[Digest]:
     return results
 
 
+@pytest.mark.alone
 async def test_stalled_readers_beside_ten_fast_ones_cost_no_memory_and_get_everything_later(tmp_path: Path) -> None:
     async with running(tmp_path) as daemon:
         session = Session(daemon)

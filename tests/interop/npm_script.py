@@ -16,7 +16,7 @@ import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import trio
 
@@ -25,9 +25,7 @@ from interop.cache import CACHE
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from support.daemon import Daemon
-
-__all__ = ["Facts", "Script", "install", "is_installed", "script"]
+__all__ = ["Facts", "Script", "Served", "install", "is_installed", "script"]
 
 PACKAGE = "sandbox-agent@0.4.2"
 # The optional dependency is the server's own binary, which is what we stand in for.
@@ -37,6 +35,15 @@ SCRIPTS = Path(__file__).parent / "npm_sdk"
 EXIT_SECONDS = 5.0  # node ends by itself once the SDK holds no connection any more
 
 Facts: TypeAlias = dict[str, Any]
+
+
+class Served(Protocol):
+    """A server, as a client needs to know it."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def token(self) -> str: ...
 
 
 def is_installed() -> bool:
@@ -92,6 +99,21 @@ class Script:
         assert facts.pop("tell") == what, facts
         return facts
 
+    async def tells_all(self) -> dict[str, Facts]:
+        """Everything it tells until its end, in order, by what it is; the caller brings the deadline."""
+        assert self.process.stdout is not None
+        async for data in self.process.stdout:
+            self._lines += data
+        *lines, rest = self._lines.split(b"\n")
+        self._lines = rest
+        told: dict[str, Facts] = {}
+        for line in lines:
+            facts: Facts = json.loads(line)
+            what = facts.pop("tell")
+            assert what not in told, f"told twice: {what}"
+            told[what] = facts
+        return told
+
     async def is_told(self, **facts: object) -> None:
         assert self.process.stdin is not None
         await self.process.stdin.send_all(json.dumps(facts).encode() + b"\n")
@@ -112,12 +134,12 @@ class Script:
 
 
 @asynccontextmanager
-async def script(name: str, served: Daemon, folder: Path) -> AsyncGenerator[Script]:
-    """One of the programs, against a daemon. It must end in peace when the block does."""
+async def script(name: str, served: Served, folder: Path, *node_words: str) -> AsyncGenerator[Script]:
+    """One of the programs, against a server. It must end in peace when the block does."""
     _furnish(folder)
     environment = {"PATH": os.environ["PATH"], "NO_COLOR": "1"}
     process = await trio.lowlevel.open_process(
-        ["node", f"{name}.mjs"],
+        ["node", *node_words, f"{name}.mjs"],
         cwd=folder,
         env={**environment, "SCENARIO_URL": served.url, "SCENARIO_TOKEN": served.token},
         stdin=subprocess.PIPE,

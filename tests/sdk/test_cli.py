@@ -93,6 +93,7 @@ UNSAFE: dict[str, tuple[list[str], dict[str, str], str]] = {
 }
 
 
+@pytest.mark.alone
 async def test_what_would_not_be_safe_or_cannot_work_ends_with_one_sentence_and_code_1(tmp_path: Path) -> None:
     wrong: dict[str, object] = {}
 

@@ -9,6 +9,7 @@ __all__ = [
     "HOSTS",
     "MALFORMED",
     "METHODS",
+    "NAMES",
     "ORIGINS",
     "PARAMETERS",
     "QUERIES",
@@ -72,6 +73,43 @@ PARAMETERS = [
     "'--",
     "{}",
 ]
+NAMES: list[bytes] = [
+    "naïve".encode(),
+    "nai\N{COMBINING DIAERESIS}ve".encode(),
+    "\N{GRINNING FACE}".encode(),
+    "\N{RIGHT-TO-LEFT OVERRIDE}gpj.exe".encode(),
+    "\N{LEFT-TO-RIGHT ISOLATE}x".encode(),
+    "\N{ZERO WIDTH NO-BREAK SPACE}x".encode(),
+    "\N{LINE SEPARATOR}".encode(),
+    "\N{FULLWIDTH SOLIDUS}\N{DIVISION SLASH}".encode(),
+    b"\xff\xfe",
+    b"\xed\xa0\x80",  # half of a pair, which UTF-8 has not
+    b"\xc0\xaf",  # a slash, longer than need be
+    b"\xf4\x90\x80\x80",  # beyond the last character
+    b"\xe2\x80",  # cut off
+    b"\0",
+    b"a\0b",
+    b"\r\nSet-Cookie: a=b",
+    b"\x1b[2J",
+    b"a" * 256,
+    b"a" * 20_000,
+    b"a/" * 2_500,
+    b"%ff",
+    b"%",
+    b"-x",
+    b"--upload-pack=x",
+    b" ",
+    b"a=b&c;d",
+    b"..",
+    b"../../..",
+    b"/",
+    b"//etc/passwd",
+    b"/proc/self/root",
+    b"~",
+    b"$(id)",
+]
+"""Of files, directories, processes, branches: names that some reader stumbles over."""
+
 QUERIES = [
     "",
     "agent=mock",
@@ -190,8 +228,12 @@ MALFORMED: dict[str, tuple[bytes, tuple[int | None, ...]]] = {
     "a WebSocket on HTTP/1.0": (_head(SOCKET, *SHAKE, KEY, version="1.0"), (400,)),
     "extensions without sense": (
         _head(SOCKET, *SHAKE, KEY, "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=abc"),
-        (HUNG_UP, 400),
+        (101,),
     ),
+    "extensions that are no list": (_head(SOCKET, *SHAKE, KEY, "Sec-WebSocket-Extensions: ;;=,\t,;"), (101,)),
+    "extensions that are no ASCII": (_head(SOCKET, *SHAKE, KEY, "Sec-WebSocket-Extensions: \xff"), (HUNG_UP, 400)),
+    "subprotocols without names": (_head(SOCKET, *SHAKE, KEY, "Sec-WebSocket-Protocol: ,,"), (101,)),
+    "subprotocols that are no ASCII": (_head(SOCKET, *SHAKE, KEY, "Sec-WebSocket-Protocol: \xff"), (HUNG_UP, 400)),
     "frames before the handshake is answered": (_head(SOCKET, *SHAKE, KEY) + b"\xff" * 200, (400, 101)),
     "upgrade to HTTP/2 with broken settings": (_head("/v1/health", *H2C, "HTTP2-Settings: AAAA"), (101,)),
     "upgrade to HTTP/2 with settings that are no base64": (_head("/v1/health", *H2C, "HTTP2-Settings: !!!"), (101,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import sys
@@ -110,7 +111,8 @@ class Route:
 def quart_app(data_dir: Path) -> Any:
     """The application below its layers, of a daemon that does not run."""
     nothing = cast("Any", None)  # none of it is touched before a request comes
-    app = cast("Any", create_app(Config(data_dir=data_dir), *[nothing] * 6))
+    others = len(inspect.signature(create_app).parameters) - 1
+    app = cast("Any", create_app(Config(data_dir=data_dir), *[nothing] * others))
     while not hasattr(app, "url_map"):
         app = app._app
     return app

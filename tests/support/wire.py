@@ -14,7 +14,17 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-__all__ = ["PROBLEM", "Answer", "Closed", "Stream", "WebSocket", "exchange", "exchange_bytes", "request_bytes"]
+__all__ = [
+    "PROBLEM",
+    "UPGRADE",
+    "Answer",
+    "Closed",
+    "Stream",
+    "WebSocket",
+    "exchange",
+    "exchange_bytes",
+    "request_bytes",
+]
 
 Json: TypeAlias = Any
 

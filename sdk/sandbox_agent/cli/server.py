@@ -58,6 +58,14 @@ DAY = 24 * 60 * 60
         help="Bytes of the largest request body.",
     ),
     click.option(
+        "--max-upload", default=0, type=click.IntRange(min=0), **env("MAX_UPLOAD"),
+        help="Bytes of the largest file, or archive, that is uploaded; 0: no limit.  [default: no limit]",
+    ),
+    click.option(
+        "--fs-root", type=click.Path(path_type=Path, file_okay=False), **env("FS_ROOT"),
+        help="Keep the file API within this directory: no path or link leads out of it.  [default: no limit]",
+    ),
+    click.option(
         "--request-timeout-ms", type=click.IntRange(min=1), envvar="SANDBOX_AGENT_ACP_REQUEST_TIMEOUT_MS",
         show_envvar=True, help="Answer a request with an error if the agent has not by then.  [default: never]",
     ),
@@ -118,6 +126,8 @@ def server(
     inherit_env: tuple[str, ...],
     trust_directory_config: bool,
     max_body: int,
+    max_upload: int,
+    fs_root: Path | None,
     request_timeout_ms: int | None,
     retention_bytes: int,
     retention_events: int,
@@ -158,6 +168,8 @@ def server(
         offline=offline,
         preinstalled_only=require_preinstall,
         max_body=max_body,
+        max_upload=max_upload,
+        fs_root=fs_root,
         request_timeout=None if request_timeout_ms is None else request_timeout_ms / 1000,
         retention=Retention(retention_days * DAY or None, retention_events or None, retention_bytes or None),
         synchronous="NORMAL" if journal_sync == "normal" else "FULL",
