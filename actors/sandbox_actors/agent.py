@@ -14,32 +14,37 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
-from msgspec import UNSET
 
-from sandbox_supervisor import ChildProcess, ExitStatus, Reply, StopLadder, open_process
+from sandbox_supervisor import ChildProcess, ExitStatus, Reply, open_process
 
 from .directory_config import stored_servers
+from .errors import Refusal
 from .framing import LineSplitter
-from .messages import AgentCalled, AgentHeard, AgentReady, AgentUp
+from .messages import AgentCalled, AgentHeard, AgentReady, AgentUp, OpeningFailed
+from .opening import introduction
 from .outbox import Outbox
-from .recovery import recover
+from .recovery import Ladder
+from .redaction import Redactor, telling
+from .transcript_context import transcript_of
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
     from trio.abc import ReceiveStream
 
-    from sandbox_supervisor import ActorRef, Cookie, Reaper
+    from sandbox_supervisor import ActorRef, Cookie
 
     from .catalog import Catalog
-    from .directory_config import DirectoryConfig
     from .envelope import Head, Params
     from .framing import TooLong
-    from .journal import Journal
+    from .journal import SessionLog
     from .memory import Memory
     from .messages import Message
-    from .redaction import Redactor
+    from .setting import Setting
 
 __all__ = ["AgentCrashed", "AgentProcess"]
 
@@ -66,6 +71,7 @@ class AgentProcess:
 
     Attributes:
       stop: set it to have the agent stopped by the ladder, heard to its last word.
+      serve: what goes on beside it, for as long as it runs.
       status: how the process ended; None before, and where there was none.
     """
 
@@ -73,18 +79,17 @@ class AgentProcess:
     agent: str
     catalog: Catalog
     cookie: Cookie
-    ladder: StopLadder
-    reaper: Reaper | None
+    setting: Setting
     session: ActorRef[Message]
-    journal: Journal
+    log: SessionLog
     memory: Memory
-    directory_config: DirectoryConfig
-    redactor: Redactor
     stop: trio.Event
+    serve: Callable[[], Awaitable[None]]
     status: ExitStatus | None = None
     _stderr: deque[str] = field(default_factory=lambda: deque(maxlen=STDERR_LINES))
     _reading: set[trio.CancelScope] = field(default_factory=set[trio.CancelScope])
     _deadline: float = math.inf
+    _own_redactor: Redactor = field(default_factory=Redactor)
 
     @property
     def last_stderr(self) -> tuple[str, ...]:
@@ -99,14 +104,15 @@ class AgentProcess:
           AgentCrashed: it ended unasked, and not with code 0.
           These come in an ExceptionGroup where another task of the incarnation failed.
         """
-        launch = self.catalog.launch(self.agent)
+        launch = self.catalog.launch(self.agent, self.memory.setup.env)
+        self._own_redactor = Redactor(telling(self.memory.setup.env.values()))
         async with open_process(
             launch.argv,
             cookie=self.cookie,
             env=launch.env,
             cwd=launch.cwd,
-            ladder=self.ladder,
-            reaper=self.reaper,
+            ladder=self.setting.ladder,
+            reaper=self.setting.reaper,
         ) as child:
             outbox = Outbox()
             await self.session.tell(AgentUp(self.incarnation, child.pid, outbox))
@@ -116,7 +122,8 @@ class AgentProcess:
                     nursery.start_soon(self._hear, child, heard)
                     nursery.start_soon(self._murmur, child, murmured)
                     nursery.start_soon(_speak, child, outbox, deaf)
-                    nursery.start_soon(self._recover)
+                    nursery.start_soon(self.serve)
+                    nursery.start_soon(self._bring_up, launch.env)
                     await self._ended(child, heard, deaf)
                     await child.stop()
                     self._read_by(trio.current_time() + LAST_WORDS_WITHIN)
@@ -156,7 +163,7 @@ class AgentProcess:
         try:
             while chunk := await self._read(child.stdout):
                 # Backpressure: while the disk is behind, the agent's pipe fills and the agent waits.
-                await self.journal.room()
+                await self.setting.journal.room()
                 await self._pass_on(lines.feed(chunk))
             await self._pass_on(lines.end())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -194,21 +201,46 @@ class AgentProcess:
                     text = line if isinstance(line, bytes) else line.start
                     cut = len(text) > STDERR_LINE_LENGTH or text is not line
                     told = text[:STDERR_LINE_LENGTH].decode(errors="replace")
-                    self._stderr.append(self.redactor.redact(told, cut=cut))
+                    self._stderr.append(self._redacted(told, cut=cut))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return
         finally:
             murmured.set()
 
-    async def _recover(self) -> None:
-        recovered = () if self.memory.initialize is UNSET else await recover(self.memory, self._call)
-        await self.session.tell(AgentReady(self.incarnation, recovered))
+    def _redacted(self, text: str, *, cut: bool) -> str:
+        return self._own_redactor.redact(self.setting.redactor.redact(text, cut=cut), cut=cut)
+
+    async def _bring_up(self, environment: Mapping[str, str]) -> None:
+        setting, limit = self.setting, self.setting.transcript_limit
+        serves_files, serves_terminals = setting.files is not None, setting.processes is not None
+        ladder = Ladder(
+            memory=self.memory,
+            call=self._call,
+            first_call=self._first_call,
+            agent=self.agent,
+            introduction=introduction(serves_files=serves_files, serves_terminals=serves_terminals),
+            transcript=partial(transcript_of, self.log, limit=limit) if limit else None,
+            environment=environment,
+        )
+        try:
+            up = await ladder.climb()
+        except Refusal as refusal:
+            await self.session.tell(OpeningFailed(self.incarnation, refusal))
+        else:
+            await self.session.tell(AgentReady(self.incarnation, up.recovered, up.opened))
 
     async def _call(self, method: str, params: Params) -> Head:
-        answer: Reply[Head] = Reply()
         muted = str(params["sessionId"]) if method == "session/load" and isinstance(params, dict) else None
-        servers = await stored_servers(self.directory_config, method, params)
-        await self.session.tell(AgentCalled(method, params, muted, answer, servers))
+        return await self._ask(method, params, muted=muted, learn=False)
+
+    async def _first_call(self, method: str, params: Params) -> Head:
+        """A session that is loaded for the first time tells a past which nobody has recorded yet."""
+        return await self._ask(method, params, muted=None, learn=True)
+
+    async def _ask(self, method: str, params: Params, *, muted: str | None, learn: bool) -> Head:
+        answer: Reply[Head] = Reply()
+        servers = await stored_servers(self.setting.directory_config, method, params)
+        await self.session.tell(AgentCalled(method, params, muted, answer, servers, learn))
         return await answer.wait()
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "decode",
     "error_response",
     "id_text",
+    "members_of",
     "notification",
     "replace_members",
     "request",
@@ -56,6 +57,7 @@ class Head(msgspec.Struct, gc=False):
     method: Raw | UnsetType = UNSET
     params: Raw | UnsetType = UNSET
     result: Raw | UnsetType = UNSET
+    error: Raw | UnsetType = UNSET
 
     @property
     def request_id(self) -> Raw | None:
@@ -136,6 +138,16 @@ def text_of(raw: Raw | UnsetType | None) -> str | None:
         return None
 
 
+def members_of(raw: Raw | UnsetType | None) -> dict[str, Raw]:
+    """The members of an object, each as its text; none where it is anything else."""
+    try:
+        members = _object.decode(raw) if isinstance(raw, Raw) else {}
+    except (msgspec.MsgspecError, RecursionError):
+        return {}
+    # Copies: a Raw out of a decoder keeps the whole message alive that it was cut from.
+    return {name: Raw(bytes(value)) for name, value in members.items()}
+
+
 def as_line(text: bytes) -> bytes:
     """A client's envelope as one line: a line feed would end it on the agent's stdin, any other blank will do."""
     return text.replace(b"\n", b" ").replace(b"\r", b" ").strip()
@@ -166,11 +178,12 @@ def replace_members(text: bytes, members: Mapping[str, Raw]) -> bytes:
 
 
 def request(id: Raw, method: str, params: Params) -> bytes:
-    return msgspec.json.encode({"jsonrpc": "2.0", "id": id, "method": method, "params": params})
+    # As a line: what is Raw in it is a client's own text, which may be of several.
+    return as_line(msgspec.json.encode({"jsonrpc": "2.0", "id": id, "method": method, "params": params}))
 
 
 def notification(method: str, params: Mapping[str, Json]) -> bytes:
-    return msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params})
+    return as_line(msgspec.json.encode({"jsonrpc": "2.0", "method": method, "params": params}))
 
 
 def error_response(id: Raw, refusal: Refusal) -> bytes:

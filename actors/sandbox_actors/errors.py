@@ -11,30 +11,41 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 from sandbox_supervisor import ActorError, ActorStopped, MailboxFull
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sandbox_supervisor import ExitStatus
 
 __all__ = [
     "PROBLEM_PREFIX",
+    "AgentAuthRequired",
     "AgentBusy",
+    "AgentLimitReached",
     "AgentNotInstalled",
     "AgentNotNamed",
     "AgentProcessExited",
     "AgentStartFailed",
     "AgentUnavailable",
     "ConfigNotFound",
+    "IdempotencyConflict",
     "InstallFailed",
     "InstallTrouble",
     "InvalidRequest",
     "JournalUnavailable",
+    "NotSupported",
     "Overloaded",
+    "PermissionNotFound",
+    "PermissionResolved",
+    "QueueFull",
     "Refusal",
+    "SessionBusy",
     "SessionClosed",
     "SessionConflict",
     "SessionCrashed",
+    "SessionExists",
     "SessionNotFound",
+    "SessionOpenFailed",
     "ShuttingDown",
+    "TurnNotFound",
     "UnsupportedAgent",
     "as_refusal",
 ]
@@ -229,6 +240,16 @@ class AgentBusy(Refusal):
         super().__init__("the agent does not keep up: too much is waiting for it")
 
 
+class AgentLimitReached(Refusal):
+    """As many agents run as may, and none of them can be ended for another one."""
+
+    name = "agent_limit"
+    retry_after = 5.0
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} agents run already, as many as may, and none of them is idle")
+
+
 class JournalUnavailable(Refusal):
     """Events cannot be made durable at present, so no new work is taken."""
 
@@ -247,6 +268,113 @@ class Overloaded(Refusal):
 
     def __init__(self) -> None:
         super().__init__("too many messages wait for the session")
+
+
+class SessionExists(Refusal):
+    """A session is to be made under an id that is taken."""
+
+    name = "conflict"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"there is already a session {id!r}")
+
+
+class SessionBusy(Refusal):
+    """The agent works, and what is asked for would end that."""
+
+    name = "session_busy"
+
+    def __init__(self) -> None:
+        super().__init__("the agent has something to do: cancel it, or wait for its end")
+
+
+class SessionOpenFailed(Refusal):
+    """The agent runs, but does not open the session as it was asked for.
+
+    Attributes:
+      error: the agent's own, where it told one.
+    """
+
+    name = "session_open_failed"
+
+    def __init__(self, reason: str, error: Mapping[str, int | str] | None = None) -> None:
+        super().__init__(reason)
+        self.error = error
+
+    @property
+    def details(self) -> dict[str, str | int | list[str]]:
+        return {} if self.error is None else {f"agent{name.capitalize()}": told for name, told in self.error.items()}
+
+
+class AgentAuthRequired(Refusal):
+    """The agent wants somebody to log in before it opens a session."""
+
+    name = "agent_auth_required"
+
+    def __init__(self, agent: str, methods: Sequence[str]) -> None:
+        offered = f"; it offers: {', '.join(methods)}" if methods else ""
+        super().__init__(f"the agent {agent} wants a login: give it credentials, or log in with its own tool{offered}")
+        self.methods = list(methods)
+
+    @property
+    def details(self) -> dict[str, str | int | list[str]]:
+        return {"authMethods": self.methods}
+
+
+class QueueFull(Refusal):
+    """As many prompts wait as the session was set up for."""
+
+    name = "queue_full"
+    retry_after = 5.0
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"a turn is running and {limit} prompts wait already: no more are taken at present")
+
+
+class TurnNotFound(Refusal):
+    name = "turn_not_found"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"turn not found: {id}")
+
+
+class IdempotencyConflict(Refusal):
+    """A key was used before, for something else."""
+
+    name = "idempotency_conflict"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the idempotency key {key!r} was used for a different request")
+
+
+class PermissionNotFound(Refusal):
+    name = "permission_not_found"
+
+    def __init__(self, id: str) -> None:
+        super().__init__(f"permission not found: {id}")
+
+
+class PermissionResolved(Refusal):
+    """Somebody, or something, else was first."""
+
+    name = "permission_resolved"
+
+    def __init__(self, id: str, outcome: str, by: str, option_id: str | None) -> None:
+        super().__init__(f"permission {id} is settled already: {option_id or outcome}, by {by}")
+        self.outcome = outcome
+        self.by = by
+        self.option_id = option_id
+
+    @property
+    def details(self) -> dict[str, str | int | list[str]]:
+        option: dict[str, str | int | list[str]] = {} if self.option_id is None else {"optionId": self.option_id}
+        return {"outcome": self.outcome, "by": self.by, **option}
+
+
+class NotSupported(Refusal):
+    """The agent of this session cannot do that."""
+
+    name = "not_supported"
 
 
 class SessionCrashed(Refusal):

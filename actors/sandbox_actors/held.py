@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .envelope import decode, id_text
 from .errors import AgentBusy
 from .outbox import BYTES_LIMIT
 
@@ -29,6 +30,11 @@ class Held:
     def add(self, said: Say) -> None:
         self._said.append(said)
         self._bytes += len(said.envelope)
+
+    def requests(self) -> frozenset[bytes]:
+        """The ids, as text, of the requests that wait."""
+        ids = [decode(said.envelope).request_id for said in self._said]
+        return frozenset(id_text(id) for id in ids if id is not None)
 
     def take(self) -> list[Say]:
         """All that waits, in order; from now on nothing does."""

@@ -11,17 +11,19 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from msgspec import Raw, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
 from .envelope import id_text
 from .errors import AgentBusy
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from sandbox_supervisor import Reply
 
     from .envelope import Head
+    from .errors import Refusal
+    from .routed import Routed
 
 __all__ = ["Call", "InFlight", "Questions", "Waiting"]
 
@@ -39,6 +41,7 @@ class Waiting:
     Attributes:
       id: as the agent knows it.
       own_id: as the client knows it.
+      ended: told of the answer, or why there is none, with what else is recorded. It then is the one to learn from it.
     """
 
     id: Raw
@@ -47,6 +50,7 @@ class Waiting:
     params: Raw | UnsetType
     session_id: str | None
     answer: Reply[bytes]
+    ended: Callable[[Head | Refusal, Routed], None] | None = None
 
     @property
     def has_own_id(self) -> bool:
@@ -56,11 +60,19 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request of the daemon's own. `muted` is the ACP session whose replay it brings on."""
+    """A request of the daemon's own.
+
+    Attributes:
+      muted: the ACP session whose replay it brings on.
+      learn: its params, where what it does is to be remembered.
+      heard: told of the answer, with what else is recorded.
+    """
 
     method: str
     muted: str | None
     answer: Reply[Head]
+    learn: Raw | UnsetType = UNSET
+    heard: Callable[[Head, Routed], None] | None = None
 
 
 class InFlight:
@@ -70,6 +82,10 @@ class InFlight:
         self._entries: dict[bytes, Waiting | Call] = {}
         self._run = run.encode()
         self._numbers = 0
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._entries
 
     def check(self) -> None:
         """Raises `AgentBusy` if there are too many."""
@@ -98,10 +114,11 @@ class InFlight:
     def discard(self, id: Raw) -> None:
         self._entries.pop(id_text(id), None)
 
-    def clear(self) -> Iterator[Waiting]:
-        """Take all out; yields the clients' requests, in the order they were made."""
+    def clear(self, kept: Collection[bytes] = ()) -> Iterator[Waiting]:
+        """Take all out but those with these ids; yields the clients' requests, in the order they were made."""
         entries, self._entries = self._entries, {}
-        return (entry for entry in entries.values() if isinstance(entry, Waiting))
+        self._entries = {id: entry for id, entry in entries.items() if id in kept}
+        return (entry for id, entry in entries.items() if isinstance(entry, Waiting) and id not in kept)
 
 
 class Questions:
@@ -110,6 +127,10 @@ class Questions:
     def __init__(self) -> None:
         self._open: dict[bytes, tuple[Raw, str]] = {}
         self._settled: deque[bytes] = deque(maxlen=ANSWERED_REMEMBERED)
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._open
 
     def add(self, id: Raw, method: str) -> None:
         text = id_text(id)

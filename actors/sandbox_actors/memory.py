@@ -2,28 +2,40 @@
 
 The daemon learns it from the traffic: how the client introduced itself (`initialize`), which MCP servers the agent says
 it can talk to, which ACP sessions were opened and with what (`session/new`, `session/load`, `session/resume`,
-`session/fork`), and which turns are open. Sources: ACP protocol version 1, Initialization and Session Setup.
+`session/fork`), what was set in them, and which turns are open. Beside that it keeps what the session was set up with.
+Sources: ACP protocol version 1, Initialization and Session Setup.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from .envelope import text_of
+from .acp_session import SETTING, AcpSession, Told
+from .envelope import members_of, text_of
+from .native import Setup
+from .permissions.permission import OpenPermission
 
 if TYPE_CHECKING:
     from .envelope import Head, Json
 
-__all__ = ["OPENING", "AcpSession", "McpCapabilities", "Memory", "Turn"]
+__all__ = ["OPENING", "AcpSession", "Keyed", "McpCapabilities", "Memory", "OpenTurn", "Turn"]
 
 REMEMBERED = 64
 """ACP sessions of one agent process that are brought back after a crash: the newest ones."""
 
 OPENING = ("session/new", "session/load", "session/resume", "session/fork")
 CLOSING = ("session/close", "session/delete")
+
+KEYS = 256
+"""Idempotency keys that are remembered: a client tries again within minutes, not after hundreds of prompts."""
+
+INTRODUCTION = ("protocolVersion", "agentCapabilities", "agentInfo", "authMethods")
+
+INTRODUCTION_LIMIT = 256 << 10
+"""Bytes of a member of an agent's introduction that are kept."""
 
 
 class McpCapabilities(msgspec.Struct, frozen=True):
@@ -41,24 +53,32 @@ class _Initialized(msgspec.Struct, rename="camel"):
     agent_capabilities: _AgentCapabilities = msgspec.field(default_factory=_AgentCapabilities)
 
 
-class AcpSession(msgspec.Struct):
-    """One ACP session.
-
-    Attributes:
-      agent_id: the id by which the agent knows it now. It differs from the clients' id after a recovery that had to
-        open a new one.
-      params: what it was opened with: `cwd`, `mcpServers` and whatever else the client said.
-    """
-
-    agent_id: str
-    params: dict[str, Raw]
-
-
 class Turn(msgspec.Struct):
     """A prompt that has not been answered: its JSON-RPC id as the agent knows it, and its ACP session."""
 
     id: Raw
     session_id: str | None
+
+
+class OpenTurn(msgspec.Struct):
+    """A native turn that has not ended."""
+
+    id: str
+
+
+class Keyed(msgspec.Struct, omit_defaults=True):
+    """The turn that was made under an idempotency key, as far as a later daemon must know it.
+
+    Attributes:
+      content: the fingerprint of what was prompted.
+    """
+
+    content: str
+    turn: str
+    seq: int
+    created_ms: int
+    outcome: Literal["completed", "cancelled", "failed"] | None = None
+    stop_reason: str | None = None
 
 
 class Memory(msgspec.Struct):
@@ -71,6 +91,16 @@ class Memory(msgspec.Struct):
       sessions: by the id that clients use, oldest first.
       turns: the open ones.
       running: whether an agent process was there when this was written.
+      setup: what the session was made with, and what was changed since.
+      main: the ACP session that the daemon opened for a native session; None before.
+      agent: what the agent last said of itself: the members of its answer to `initialize`.
+      open_turns: the native ones, in their order.
+      keys: idempotency keys of prompts, oldest first.
+      made_by: idempotency key and fingerprint of the request that made the session, if it had one.
+      closed: a client has closed it for good.
+      active_ms: when something last happened in it.
+      permissions: what the agent has asked and nobody has answered.
+      remembered: what was answered with "always", see `permissions.remembered`.
     """
 
     initialize: Raw | UnsetType = UNSET
@@ -78,11 +108,37 @@ class Memory(msgspec.Struct):
     sessions: dict[str, AcpSession] = {}
     turns: list[Turn] = []
     running: bool = False
+    setup: Setup = msgspec.field(default_factory=Setup)
+    main: str | None = None
+    agent: dict[str, Raw] = {}
+    open_turns: list[OpenTurn] = []
+    keys: dict[str, Keyed] = {}
+    made_by: tuple[str, str] | None = None
+    closed: bool = False
+    active_ms: int = 0
+    permissions: list[OpenPermission] = []
+    remembered: dict[str, str] = {}
+
+    @property
+    def target(self) -> str | None:
+        """The ACP session that prompts go to which name none: the daemon's own, else the newest."""
+        return self.main if self.main in self.sessions else next(reversed(self.sessions), None)
+
+    def directory_of(self, session_id: str | None) -> str | None:
+        """Where an ACP session works. One that is not known belongs to another one, as a subagent's does."""
+        known = self.sessions.get(session_id or "") or self.sessions.get(self.target or "")
+        return self.setup.cwd if known is None else text_of(known.params.get("cwd")) or self.setup.cwd
+
+    def keep_key(self, key: str, keyed: Keyed) -> None:
+        """Remember the turn of an idempotency key."""
+        self.keys[key] = keyed
+        while len(self.keys) > KEYS:
+            del self.keys[next(iter(self.keys))]
 
     @staticmethod
     def wants(method: str) -> bool:
         """Whether there is anything to learn from a request of this method, so that its params must be kept."""
-        return method == "initialize" or method in OPENING or method in CLOSING
+        return method == "initialize" or method in OPENING or method in CLOSING or method in SETTING
 
     @classmethod
     def load(cls, text: bytes) -> Memory:
@@ -105,7 +161,12 @@ class Memory(msgspec.Struct):
             return True
         if not self.wants(method):
             return False
-        given = _members(params)
+        given = members_of(params)
+        if method in SETTING:
+            known = self.sessions.get(text_of(given.get("sessionId")) or "")
+            if known is not None:
+                known.learn(method, given, answer.result)
+            return known is not None
         if method in OPENING:
             id: Json = answer.member("result", "sessionId") if method in ("session/new", "session/fork") else None
             if not isinstance(id, str):
@@ -115,7 +176,8 @@ class Memory(msgspec.Struct):
             given.pop("sessionId", None)
             before = self.sessions.pop(id, None)
             # Opened again: the agent was asked by the id that it knows.
-            self.sessions[id] = AcpSession(id if before is None else before.agent_id, given)
+            opened = self.sessions[id] = AcpSession(id if before is None else before.agent_id, given)
+            opened.told = Told.of(answer.result)
             while len(self.sessions) > REMEMBERED:
                 del self.sessions[next(iter(self.sessions))]
             return True
@@ -129,18 +191,22 @@ class Memory(msgspec.Struct):
         except (msgspec.MsgspecError, RecursionError):
             told = None
         self.mcp = McpCapabilities() if told is None else told.agent_capabilities.mcp_capabilities
-        return self.mcp != before
+        introduced = {
+            name: text
+            for name, text in members_of(answer.result).items()
+            if name in INTRODUCTION and len(bytes(text)) <= INTRODUCTION_LIMIT
+        }
+        known, self.agent = self.agent, introduced
+        return self.mcp != before or self.agent != known
+
+    def hear(self, head: Head) -> bool:
+        """Take in an update of an agent's that may tell of a changed mode or option; tell whether it did."""
+        params = members_of(head.params)
+        known = self.sessions.get(text_of(params.get("sessionId")) or "")
+        update = members_of(params.get("update"))
+        return known is not None and known.hear(text_of(update.get("sessionUpdate")) or "", update)
 
     @property
     def aliases(self) -> dict[str, str]:
         """The clients' ids of the ACP sessions which the agent knows by another id, with that id."""
         return {id: known.agent_id for id, known in self.sessions.items() if known.agent_id != id}
-
-
-def _members(params: Raw | UnsetType) -> dict[str, Raw]:
-    try:
-        members = msgspec.json.decode(params, type=dict[str, Raw]) if isinstance(params, Raw) else {}
-    except (msgspec.MsgspecError, RecursionError):
-        return {}
-    # Copies: a Raw out of a decoder keeps the whole message alive that it was cut from.
-    return {name: Raw(bytes(value)) for name, value in members.items()}

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from sandbox_supervisor import Request
+from sandbox_supervisor import Reply, Request
+
+from .native_turns import Turn
+from .permissions.permission import Permission
 
 if TYPE_CHECKING:
     import trio
     from msgspec import Raw
 
-    from sandbox_supervisor import ExitStatus, Reply
+    from sandbox_supervisor import ExitStatus
 
     from .directory_config import StoredServers
     from .envelope import Head, Params
+    from .errors import Refusal
     from .framing import TooLong
+    from .native import Changes
     from .outbox import Outbox
     from .recovery import Recovered
 
@@ -28,9 +33,27 @@ __all__ = [
     "AgentReady",
     "AgentRestarting",
     "AgentUp",
+    "AnswerPermission",
+    "CancelOverdue",
+    "CancelTurn",
     "Close",
+    "CloseSession",
+    "Fork",
+    "ForkEnded",
+    "Forked",
+    "Hibernate",
+    "IdleOverdue",
+    "MakeRoom",
     "Message",
+    "NoBerth",
+    "OpeningFailed",
+    "Patch",
+    "PermissionOverdue",
+    "Prompt",
+    "Restart",
     "Say",
+    "Served",
+    "TurnOverdue",
 ]
 
 
@@ -62,8 +85,154 @@ class Say(Request[Accepted]):
 
 
 @dataclass(frozen=True, slots=True)
+class Prompt(Request[Turn]):
+    """A client has a prompt. The answer is its turn, taken and durable; `Turn.ended` tells when it is over.
+
+    Attributes:
+      content: blocks in ACP's shape.
+      key: of idempotency: the same key with the same content is the same turn.
+      acp_session: where it goes; None is the session's main one.
+    """
+
+    content: tuple[Raw, ...]
+    key: str | None = None
+    acp_session: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CancelTurn(Request[tuple[str, ...]]):
+    """End a turn, or all of them; the answer tells which ones were open. The running one ends when the agent says so.
+
+    Attributes:
+      turn: its id; None is the running one and all that wait.
+    """
+
+    turn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPermission(Request[Permission]):
+    """A client answers what the agent has asked. The first valid answer counts.
+
+    Attributes:
+      option: the id of an option that the agent offers.
+      outcome: in its place: `cancelled`, or the kind of an option; for an elicitation its action.
+      content: of an elicitation that is accepted.
+      by: who it is: `client`, or `client:` and a name.
+    """
+
+    id: str
+    option: str | None = None
+    outcome: str | None = None
+    content: Raw | None = None
+    by: str = "client"
+
+
+@dataclass(frozen=True, slots=True)
+class PermissionOverdue:
+    """Nobody has answered a permission in the time that the policy gives."""
+
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """The daemon has served a request of the agent's, with this answer."""
+
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Patch(Request[None]):
+    """Change the terms of the session."""
+
+    changes: Changes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSession(Request[None]):
+    """End the agent for good. The session stays readable, and takes no more requests, also after a restart."""
+
+
+@dataclass(frozen=True, slots=True)
+class Restart(Request[None]):
+    """End the agent and start it again, or start it where it was given up. What it works on fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hibernate(Request[None]):
+    """End the agent, which has nothing to do, until there is something. The session stays as it is."""
+
+
+@dataclass(slots=True, eq=False)
+class Forked:
+    """A fork is on its way. The actor fills in the rest before the answer is settled.
+
+    Attributes:
+      seq: the last event that it knows of: the request for it.
+      answer: the agent's, or the daemon's in its place.
+      refusal: why there is none, or none that is of use, where that is not the agent's answer.
+      closed: the agent's answer to its being closed again, where it was told to.
+    """
+
+    seq: int
+    answer: Reply[bytes] = field(default_factory=Reply[bytes])
+    refusal: Refusal | None = None
+    closed: Reply[bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fork(Request[Forked]):
+    """Have the agent make another ACP session with the same past."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForkEnded:
+    """A fork has become a session, or nothing.
+
+    Attributes:
+      acp_session: the fork.
+      into: the session that goes on with it; None where there is none.
+    """
+
+    acp_session: str
+    into: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdleOverdue:
+    """The agent may have had nothing to do for as long as the session's limit is."""
+
+
+@dataclass(frozen=True, slots=True)
+class MakeRoom:
+    """Another session needs the berth of this one's agent, if there is nothing to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOverdue:
+    """A turn has taken as long as it may."""
+
+    turn: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelOverdue:
+    """The agent was told long ago to cancel a turn."""
+
+    turn: str
+
+
+@dataclass(frozen=True, slots=True)
 class Close:
     """Stop the agent and take no more requests."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoBerth:
+    """The agent is not started: those that were to make room for it have something to do again."""
+
+    refusal: Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +259,7 @@ class AgentCalled:
     Attributes:
       muted: an ACP session whose updates are not recorded before the answer has come: they are a replay.
       servers: as in `Say`.
+      learn: what is opened by it is to be remembered, as if a client had asked.
     """
 
     method: str
@@ -97,14 +267,28 @@ class AgentCalled:
     muted: str | None
     answer: Reply[Head]
     servers: StoredServers | None = None
+    learn: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class AgentReady:
-    """The incarnation has its sessions back: what clients say may pass."""
+    """The incarnation has its sessions back: what clients say may pass.
+
+    Attributes:
+      opened: the ACP session that the daemon has opened for a native session, if it was the first time.
+    """
 
     incarnation: int
     recovered: tuple[Recovered, ...]
+    opened: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningFailed:
+    """The incarnation is up, but there is no ACP session for a native session in it."""
+
+    incarnation: int
+    refusal: Refusal
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,5 +326,30 @@ class AgentGivenUp:
 
 
 Message: TypeAlias = (
-    Say | Close | AgentUp | AgentHeard | AgentCalled | AgentReady | AgentDown | AgentRestarting | AgentGivenUp
+    Say
+    | Prompt
+    | CancelTurn
+    | AnswerPermission
+    | PermissionOverdue
+    | Served
+    | Patch
+    | CloseSession
+    | Restart
+    | Hibernate
+    | Fork
+    | ForkEnded
+    | IdleOverdue
+    | MakeRoom
+    | TurnOverdue
+    | CancelOverdue
+    | Close
+    | NoBerth
+    | AgentUp
+    | AgentHeard
+    | AgentCalled
+    | AgentReady
+    | OpeningFailed
+    | AgentDown
+    | AgentRestarting
+    | AgentGivenUp
 )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from .envelope import notification
 from .framing import TooLong
 
@@ -20,18 +22,32 @@ if TYPE_CHECKING:
 
     from .directory_config import Skipped
     from .envelope import Json
+    from .native import Setup
+    from .native_turns import Turn
+    from .permissions.permission import Permission
     from .recovery import Recovered
 
 __all__ = [
     "agent_exited",
     "agent_failed",
+    "agent_hibernated",
     "agent_restarted",
     "agent_restarting",
+    "context_added",
     "invalid_stdout",
     "mcp_skipped",
+    "permission_requested",
+    "permission_resolved",
     "request_resolved",
+    "session_closed",
+    "session_created",
+    "session_forked",
     "session_recovered",
+    "session_updated",
+    "turn_ended",
     "turn_failed",
+    "turn_queued",
+    "turn_started",
 ]
 
 RAW_LIMIT = 64 << 10
@@ -91,6 +107,12 @@ def agent_failed(reason: str) -> bytes:
     return notification("_sandboxagent/agent/failed", {"reason": reason})
 
 
+def agent_hibernated(reason: str, idle: float) -> bytes:
+    """The agent is ended after so many seconds without activity, and started again by the next request."""
+    params: dict[str, Json] = {"reason": reason, "idleMs": round(idle * 1000)}
+    return notification("_sandboxagent/agent/hibernated", params)
+
+
 def mcp_skipped(skipped: Skipped) -> bytes:
     """An MCP server that is stored for a directory is missing in a session there; `server` is null for all of them."""
     params = {"server": skipped.server, "reason": skipped.reason, "message": skipped.message}
@@ -99,9 +121,92 @@ def mcp_skipped(skipped: Skipped) -> bytes:
 
 def session_recovered(recovered: Recovered, incarnation: int) -> bytes:
     """How much of an ACP session the new incarnation still knows."""
-    params: Mapping[str, Json] = {
+    params: dict[str, Json] = {
         "sessionId": recovered.id,
         "fidelity": recovered.fidelity,
         "incarnation": incarnation,
     }
+    if recovered.not_set:
+        params["notSet"] = list(recovered.not_set)
     return notification("_sandboxagent/session/recovered", params)
+
+
+def session_created(agent: str, setup: Setup) -> bytes:
+    """A client has made the session. Of its variables only the names are told, and of MCP servers nothing."""
+    params: dict[str, Json] = {"agent": agent, "cwd": setup.cwd, "env": sorted(setup.env), "tags": setup.tags}
+    more = (("title", setup.title), ("resume", setup.resume), ("forkedFrom", setup.forked_from))
+    params.update({name: value for name, value in more if value is not None})
+    return notification("_sandboxagent/session/created", params)
+
+
+def session_forked(into: str) -> bytes:
+    """Another session goes on from where this one was."""
+    return notification("_sandboxagent/session/forked", {"into": into})
+
+
+def session_updated(changes: Mapping[str, Json], refused: Mapping[str, Json] | None = None) -> bytes:
+    """The terms of the session have changed, or the agent has refused to change them."""
+    params: dict[str, Json] = {"changes": changes}
+    if refused:
+        params["refused"] = refused
+    return notification("_sandboxagent/session/updated", params)
+
+
+def session_closed() -> bytes:
+    """A client has closed the session for good."""
+    return notification("_sandboxagent/session/closed", {})
+
+
+def context_added(session_id: str, request_id: Raw, size: int) -> bytes:
+    """The agent has lost the conversation, and gets the transcript of it in front of this prompt."""
+    params: dict[str, Json] = {"sessionId": session_id, "requestId": request_id, "bytes": size}
+    return notification("_sandboxagent/context/added", params)
+
+
+def turn_queued(turn: Turn, waiting: int) -> bytes:
+    """A prompt was taken; so many wait before it."""
+    return notification("_sandboxagent/turn/queued", {"turnId": turn.id, "waiting": waiting})
+
+
+def turn_started(turn: Turn) -> bytes:
+    """A turn's prompt goes to the agent."""
+    params = {"turnId": turn.id, "requestId": turn.request_id, "sessionId": turn.acp_session}
+    return notification("_sandboxagent/turn/started", params)
+
+
+def turn_ended(turn: Turn) -> bytes:
+    """A turn has its outcome."""
+    params: dict[str, Json] = {"turnId": turn.id, "outcome": turn.outcome}
+    more = (("stopReason", turn.stop_reason), ("error", turn.error), ("usage", turn.usage))
+    params.update({name: value for name, value in more if value is not None})
+    if turn.forced:
+        params["forced"] = True
+    return notification("_sandboxagent/turn/ended", params)
+
+
+def permission_requested(permission: Permission) -> bytes:
+    """The agent has asked for permission, or for something else that a person has to answer."""
+    params: dict[str, Json] = {
+        "permissionId": permission.id,
+        "requestId": permission.request_id,
+        "sessionId": permission.session_id,
+        "kind": permission.kind,
+    }
+    if permission.kind == "permission":
+        params |= {"options": permission.options, "toolCall": permission.tool_call}
+    else:
+        params["elicitation"] = permission.elicitation
+    return notification("_sandboxagent/permission/requested", {k: v for k, v in params.items() if v is not UNSET})
+
+
+def permission_resolved(permission: Permission) -> bytes:
+    """It is settled: how, and by whom."""
+    params: dict[str, Json] = {
+        "permissionId": permission.id,
+        "requestId": permission.request_id,
+        "sessionId": permission.session_id,
+        "outcome": permission.outcome,
+    }
+    if permission.option_id is not None:
+        params["optionId"] = permission.option_id
+    return notification("_sandboxagent/permission/resolved", {**params, "by": permission.by})

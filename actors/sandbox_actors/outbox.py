@@ -27,6 +27,10 @@ class Outbox:
         self._bytes = 0
         self._filled = trio.Event()
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._waiting
+
     def check(self) -> None:
         """Raises `AgentBusy` if nothing more fits."""
         if len(self._waiting) >= COUNT_LIMIT or self._bytes >= BYTES_LIMIT:

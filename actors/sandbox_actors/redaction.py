@@ -18,7 +18,7 @@ from .credentials import PROVIDERS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["REDACTED", "Redactor", "looks_secret", "secrets_in"]
+__all__ = ["REDACTED", "Redactor", "looks_secret", "secrets_in", "telling"]
 
 REDACTED = "[redacted]"
 
@@ -64,6 +64,11 @@ def secrets_in(environment: Mapping[str, str]) -> set[str]:
     return {secret for secret in found | {unquote(secret) for secret in found} if _telling(secret)}
 
 
+def telling(values: Iterable[str]) -> set[str]:
+    """Those of some values, none of which must be told, that can be looked for."""
+    return {value.strip() for value in values if _telling(value.strip())}
+
+
 class Redactor:
     """Takes secrets out of texts.
 
@@ -72,9 +77,14 @@ class Redactor:
     """
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._forms: list[str] = []
+        self.learn(secrets)
+
+    def learn(self, secrets: Iterable[str]) -> None:
+        """Look for these, too, from now on."""
         forms = {form for secret in secrets for form in _forms(secret.strip()) if len(form) >= SHORTEST}
         # The longest first: one secret may be the beginning of another.
-        self._forms = sorted(forms, key=lambda form: (-len(form), form))
+        self._forms = sorted(forms.union(self._forms), key=lambda form: (-len(form), form))
         self._pattern = re.compile("|".join(map(re.escape, self._forms))) if self._forms else None
 
     def redact(self, text: str, *, cut: bool = False) -> str:

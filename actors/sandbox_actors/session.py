@@ -14,39 +14,27 @@ and the agent's outbox refuses when it is full. So one client, one agent or one 
 
 from __future__ import annotations
 
-import math
+import time
 from typing import TYPE_CHECKING, Literal, assert_never
 
-import structlog
 import trio
 
-from sandbox_supervisor import (
-    ActorRef,
-    Cookie,
-    Crash,
-    Mailbox,
-    Node,
-    Reply,
-    RestartLimitReached,
-    drain,
-    supervise,
-)
+from sandbox_supervisor import ActorRef, Mailbox, Node, Reply, drain
 
 from . import notices
-from .agent import AgentCrashed, AgentProcess
-from .directory_config import merged
-from .envelope import error_response
+from .agent_life import AgentLife
+from .asking import Asking
+from .envelope import error_response, members_of, text_of
 from .errors import (
     AgentProcessExited,
-    AgentStartFailed,
     AgentUnavailable,
     JournalUnavailable,
-    Overloaded,
-    Refusal,
     SessionClosed,
 )
-from .held import Held
+from .forking import Forking
+from .line import Line
 from .memory import Memory
+from .memory_view import MemoryView
 from .messages import (
     Accepted,
     AgentCalled,
@@ -56,25 +44,48 @@ from .messages import (
     AgentReady,
     AgentRestarting,
     AgentUp,
+    AnswerPermission,
+    CancelOverdue,
+    CancelTurn,
     Close,
+    CloseSession,
+    Fork,
+    ForkEnded,
+    Hibernate,
+    IdleOverdue,
+    MakeRoom,
     Message,
+    NoBerth,
+    OpeningFailed,
+    Patch,
+    PermissionOverdue,
+    Prompt,
+    Restart,
     Say,
+    Served,
+    TurnOverdue,
 )
-from .outbox import BYTES_LIMIT
-from .router import CLIENT, DAEMON, NOTICE, Routed, Router
+from .patching import patch
+from .prompting import Prompting
+from .resting import Resting
+from .router import CLIENT, NOTICE, Routed, Router
+from .timers import Timers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from msgspec import Raw
 
     from .catalog import Catalog
-    from .directory_config import StoredServers
+    from .envelope import Head
+    from .errors import Refusal
     from .journal import SessionLog
-    from .outbox import Outbox
+    from .native import Setup
+    from .native_turns import Turns
+    from .permissions.book import Permissions
     from .setting import Setting
 
 __all__ = ["Session", "State"]
-
-log = structlog.get_logger()
 
 State = Literal["stopped", "starting", "ready", "backoff", "failed", "closed"]
 
@@ -88,30 +99,38 @@ class Session:
     Attributes:
       node: its place in the visible tree.
       started: settled when the first process ran, refused with `AgentStartFailed` if there was none.
+      opened: settled when a native session has its ACP session, refused where the agent does not open it.
       closed: set when `Close` has been carried out, or the task has ended: no process is left.
+      turns: the native ones.
+      memory: what is kept of the session; only the actor changes it.
     """
 
     def __init__(self, log: SessionLog, catalog: Catalog, setting: Setting, node: Node) -> None:
         self.log = log
         self.node = node
         self.started: Reply[None] = Reply()
+        self.opened: Reply[None] = Reply()
         self.closed = trio.Event()
-        self._catalog = catalog
-        self._setting = setting
-        self._journal = setting.journal
-        self._memory = Memory.load(log.row.memory)
+        self.setting = setting
+        self.journal = setting.journal
+        self.memory = Memory.load(log.row.memory)
         self._mailbox: Mailbox[Message] = Mailbox(MAILBOX_CAPACITY)
-        self._state: State = "stopped"
-        self._wanted = trio.Event()
-        self._stop = trio.Event()
-        self._running = False
-        self._outbox: Outbox | None = None
-        self._held = Held()
-        self._router = Router(self._memory, setting.run)
-        self._restart_at = math.inf
-        self._first = log.row.incarnation + 1
+        self._state: State = "closed" if self.memory.closed else "stopped"
+        self.line = Line(self)
+        self.timers = Timers(self._mailbox.ref)
+        self.asking = Asking(self)
+        self.router = Router(self.memory, setting.run, self.asking.permissions, self.asking.services)
+        self._active_ms = self.memory.active_ms or log.row.created_ms
+        self._active_at = trio.current_time()
+        self.resting = Resting(self)
+        self.prompting = Prompting(self)
+        self._forking = Forking(self)
+        self.router.prompt_ended = self.prompting.prompt_ended
+        self._life = AgentLife(self, catalog)
         node.mailbox_depth = lambda: self._mailbox.depth
-        node.state = "stopped"
+        self.enter(self._state)
+        if self.memory.closed:
+            self._life.close()
 
     @property
     def ref(self) -> ActorRef[Message]:
@@ -121,6 +140,52 @@ class Session:
     def state(self) -> State:
         return self._state
 
+    @property
+    def setup(self) -> Setup:
+        return self.memory.setup
+
+    @property
+    def turns(self) -> Turns:
+        return self.prompting.turns
+
+    @property
+    def permissions(self) -> Permissions:
+        return self.asking.permissions
+
+    @property
+    def incarnation(self) -> int:
+        """The number of the incarnation that runs, or ran last; 0 before the first."""
+        return self.log.row.incarnation
+
+    @property
+    def pid(self) -> int | None:
+        """Of the agent's process, where there is one."""
+        return self._life.pid
+
+    @property
+    def last_active_ms(self) -> int:
+        """When somebody last said something in it."""
+        return self._active_ms
+
+    @property
+    def active_at(self) -> float:
+        """The same by Trio's clock, which nobody sets. Of what an earlier daemon did it knows nothing."""
+        return self._active_at
+
+    @property
+    def has_mail(self) -> bool:
+        """Whether it has messages that it has not read yet."""
+        return self._mailbox.depth > 0
+
+    @property
+    def restart_in(self) -> float:
+        """Seconds until the next incarnation, after a crash."""
+        return self._life.restart_in
+
+    def memory_view(self) -> MemoryView:
+        """What the agent has told of itself and its ACP sessions."""
+        return MemoryView.of(self.memory)
+
     # -- tasks
 
     async def run(self) -> None:
@@ -128,266 +193,197 @@ class Session:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(drain, self._mailbox, self._receive)
-                nursery.start_soon(self._keep_agent)
+                nursery.start_soon(self._life.run)
+                nursery.start_soon(self.timers.run)
         finally:
-            self._enter("closed")
+            self.enter("closed")
+            self._life.leave()
             self._mailbox.close()
-            self._router.refuse_all(SessionClosed())
+            self.router.refuse_all(SessionClosed())
+            self.prompting.abandon(SessionClosed())
             self.started.refuse(SessionClosed())
+            self.opened.refuse(SessionClosed())
             self.closed.set()
-
-    async def _keep_agent(self) -> None:
-        with self.node.child("agent", "agent") as node:
-            node.state = "stopped"
-            while True:
-                await self._wanted.wait()
-                self._wanted = trio.Event()
-                try:
-                    await supervise(
-                        self._incarnation,
-                        self._setting.policy,
-                        name=f"agent {self.log.row.agent}",
-                        first=self.log.row.incarnation + 1,
-                        crashed=self._crashed,
-                        node=node,
-                    )
-                except RestartLimitReached as error:
-                    await self.ref.tell(AgentGivenUp(str(error)))
-
-    async def _incarnation(self, number: int) -> None:
-        if self._state == "closed":
-            return
-        self._running = True
-        self._stop = trio.Event()
-        process = AgentProcess(
-            incarnation=number,
-            catalog=self._catalog,
-            agent=self.log.row.agent,
-            cookie=Cookie(self._setting.owner, self._setting.run, f"{self.log.row.key}.{number}"),
-            ladder=self._setting.ladder,
-            reaper=self._setting.reaper,
-            session=self.ref,
-            journal=self._journal,
-            memory=self._memory,
-            directory_config=self._setting.directory_config,
-            redactor=self._setting.redactor,
-            stop=self._stop,
-        )
-        try:
-            await process.run()
-        except Exception as error:
-            if process.status is None:  # there was no process, whatever the reason
-                self.started.refuse(AgentStartFailed(str(error)))
-            reason = str(error) if process.status is None or not isinstance(error, AgentCrashed) else None
-            await self.ref.tell(AgentDown(number, process.status, process.last_stderr, reason, crashed=True))
-            raise
-        reason = "stopped" if self._stop.is_set() else None
-        await self.ref.tell(AgentDown(number, process.status, process.last_stderr, reason, crashed=False))
-
-    async def _crashed(self, crash: Crash) -> None:
-        log.warning(
-            "agent crashed",
-            session=self.log.row.id,
-            agent=self.log.row.agent,
-            incarnation=crash.incarnation,
-            crashes=crash.crashes,
-            restart_in=crash.delay,
-            error=type(crash.error).__name__,
-        )
-        if crash.delay is not None:
-            await self.ref.tell(AgentRestarting(crash.incarnation, crash.delay, crash.crashes))
 
     # -- the actor
 
     async def _receive(self, message: Message, reply: Reply[object]) -> None:
         match message:
             case Say():
+                self._touch()
                 reply.settle(self._say(message))
+            case Prompt():
+                self._touch()
+                self.prompting.take(message, reply)
+            case CancelTurn():
+                reply.settle(self.prompting.cancel(message.turn))
+            case TurnOverdue():
+                self.prompting.overdue(message.turn)
+            case CancelOverdue():
+                self.prompting.cancel_overdue(message.turn)
+            case AnswerPermission():
+                self._touch()
+                self.asking.answer(message, reply)
+            case PermissionOverdue():
+                self.asking.overdue(message.id)
+            case Served():
+                self.asking.served(message.envelope)
+            case Patch():
+                self._check_journal()
+                patch(self, message.changes)
+                self.remember(lambda: reply.settle(None))
+            case CloseSession():
+                self._check_journal()
+                self._life.close_for_good()
+                self.remember(lambda: reply.settle(None))
+            case Restart():
+                self.resting.restart()
+                reply.settle(None)
+            case Hibernate():
+                self.resting.hibernate()
+                reply.settle(None)
+            case Fork():
+                self._touch()
+                reply.settle(self._forking.ask())
+            case ForkEnded():
+                self._forking.ended(message)
+            case IdleOverdue():
+                self.resting.look()
+            case MakeRoom():
+                self.resting.asked_for_room()
             case AgentHeard():
-                routed = self._router.heard(message.lines)
-                if routed.learned:
-                    self._remember()
-                self._record(routed)
+                self._touch()
+                self.asking.carry_out(self.router.heard(message.lines))
                 message.taken.set()
-            case AgentUp():
-                self._up(message)
-            case AgentCalled():
-                self._called(message)
-            case AgentReady():
-                self._ready(message)
-            case AgentDown():
-                self._down(message)
-            case AgentRestarting():
-                self._restarting(message)
-            case AgentGivenUp():
-                if self._state != "closed":
-                    self._enter("failed")
-                    self._tell_clients([notices.agent_failed(message.reason)])
+                self.prompting.advance()
+            case (
+                NoBerth()
+                | AgentUp()
+                | AgentCalled()
+                | AgentReady()
+                | OpeningFailed()
+                | AgentDown()
+                | AgentRestarting()
+                | AgentGivenUp()
+            ):
+                self._life.hear(message)
             case Close():
-                self._close()
+                self._life.close()
             case _:
                 assert_never(message)
 
-    def _enter(self, state: State) -> None:
+    def enter(self, state: State) -> None:
+        """Be in a state from now on."""
         self._state = state
         self.node.state = state
 
     def settle_past(self) -> None:
         """Finish what a daemon left open that died: the turns of its agent, which the sweep has ended with it."""
-        if not self._memory.running:
-            return
-        refusal = AgentProcessExited(None, [])
         routed = Routed()
-        for turn in self._memory.turns:
+        refusal = AgentProcessExited(None, [])
+        for turn in self.memory.turns:  # also those that waited for an agent which had not come up
             routed.add(NOTICE, error_response(turn.id, refusal))
             routed.add(NOTICE, notices.turn_failed(turn.id, turn.session_id, "daemon_died"))
-        routed.add(NOTICE, notices.agent_exited(self.log.row.incarnation, None, (), "daemon_died"))
-        self._memory.turns.clear()
-        self._memory.running = False
-        self._record(routed)
-        self._remember()
+        self.asking.permissions.settle_past(routed)
+        self.prompting.settle_past(routed)
+        if self.memory.running:
+            routed.add(NOTICE, notices.agent_exited(self.log.row.incarnation, None, (), "daemon_died"))
+        if routed.envelopes:
+            self.memory.turns.clear()
+            self.memory.running = False
+            self.record(routed)
+            self.remember()
 
     # what clients say
 
     def _say(self, said: Say) -> Accepted:
         if (own_id := said.head.request_id) is not None:
-            return self._ask_agent(said, own_id)
+            return self.ask_agent(said, own_id)
         if self._state in ("starting", "ready"):
-            self._check_room()
-            if self._router.too_late(said.head):
+            self.line.check_room()
+            routed = Routed([CLIENT], [said.envelope])
+            if self.router.too_late(said.head, routed):
                 return Accepted()
-            self._record(Routed([CLIENT], [said.envelope]))
-            self._send(said)
+            self.asking.carry_out(routed)
+            self.line.pass_on(said)
+            if said.head.method_name == "session/cancel":
+                self.asking.cancel(text_of(members_of(said.head.params).get("sessionId")))
         # Without an agent there is nobody to be told or answered; what it had asked was settled when it went.
         return Accepted()
 
-    def _ask_agent(self, said: Say, own_id: Raw) -> Accepted:
+    def ask_agent(
+        self, said: Say, own_id: Raw, ended: Callable[[Head | Refusal, Routed], None] | None = None
+    ) -> Accepted:
+        """Have the agent asked, woken where it sleeps. See `Waiting` for `ended`.
+
+        Raises:
+          SessionClosed, JournalUnavailable, AgentUnavailable, AgentLimitReached, AgentBusy, Overloaded.
+        """
         method = said.head.method_name
         if self._state == "closed":
             raise SessionClosed
-        if self._journal.trouble is not None:
-            raise JournalUnavailable(self._journal.trouble)
+        self._check_journal()
         if self._state == "backoff":
-            raise AgentUnavailable(
-                "the agent crashed and is about to be started again", max(0.0, self._restart_at - trio.current_time())
-            )
+            raise AgentUnavailable("the agent crashed and is about to be started again", self.restart_in)
         if self._state == "failed" and method != "initialize":
             raise AgentUnavailable("the agent crashed too often; send initialize to start it again", None)
-        self._check_room()
+        self.line.check_room()
         if self._state in ("stopped", "failed"):
             self.wake()
-        waiting, envelope = self._router.ask(said.envelope, said.head, own_id)
+        waiting, envelope = self.router.ask(said.envelope, said.head, own_id, ended)
         if waiting.method == "session/prompt":
-            self._remember()
-        self._record(Routed([CLIENT], [envelope]))
-        self._send(Say(envelope, said.head, said.servers))
+            self.remember()
+        self.record(Routed([CLIENT], [envelope]))
+        self.line.pass_on(Say(envelope, said.head, said.servers))
         return Accepted(waiting.id, waiting.answer)
 
-    def wake(self) -> None:
-        """Have the agent started."""
-        self._enter("starting")
-        self._wanted.set()
-
-    def _check_room(self) -> None:
-        if self._outbox is not None:
-            self._outbox.check()
-        self._held.check()
-        if self._journal.pending_bytes >= BYTES_LIMIT:
-            raise Overloaded
-
-    def _send(self, said: Say) -> None:
-        # Answers pass: an agent may ask while it loads a session, and waits for them.
-        if self._state == "starting" and not (said.head.is_response and self._outbox is not None):
-            self._held.add(said)
-        else:
-            self._put(self._router.for_agent(said.envelope, said.head), said.servers)
-
-    def _put(self, envelope: bytes, servers: StoredServers | None) -> None:
-        if self._outbox is None:
-            return
-        if servers is not None:
-            envelope, skipped = merged(envelope, servers, self._memory.mcp)
-            self._tell_clients([notices.mcp_skipped(one) for one in skipped])
-        self._outbox.put(envelope)
+    def _check_journal(self) -> None:
+        if self.journal.trouble is not None:
+            raise JournalUnavailable(self.journal.trouble)
 
     # what becomes of the agent
 
-    def _up(self, message: AgentUp) -> None:
-        self.log.row.incarnation = message.incarnation
-        self.node.details["pid"] = message.pid
-        self._outbox = message.outbox
-        self._memory.running = True
-        self._remember()
-        self.started.settle(None)
-        if self._state != "closed":
-            self._enter("starting")
+    def wake(self) -> None:
+        """Have the agent started. Raises `AgentLimitReached`."""
+        self._life.wake()
 
-    def _called(self, message: AgentCalled) -> None:
-        if self._outbox is None:
-            return
-        envelope = self._router.call(message.method, message.params, message.muted, message.answer)
-        self._record(Routed([DAEMON], [envelope]))
-        self._put(envelope, message.servers)
+    def stop_agent(self) -> None:
+        """End the agent; the next prompt starts it again."""
+        self._life.stop()
 
-    def _ready(self, message: AgentReady) -> None:
-        if self._state != "starting":
-            return
-        self._router.recovered(message.recovered)
-        if message.recovered:
-            self._remember()
-        # The first incarnation of a session that is made again under a deleted id is no restart.
-        if message.recovered or message.incarnation > self._first:
-            told = [notices.session_recovered(recovered, message.incarnation) for recovered in message.recovered]
-            self._tell_clients([*told, notices.agent_restarted(message.incarnation)])
-        self._enter("ready")
-        for said in self._held.take():
-            self._send(said)
+    def keep_agent(self) -> None:
+        """The agent is not ended, though another session needs its berth."""
+        self._life.stay()
 
-    def _down(self, message: AgentDown) -> None:
-        self.log.row.incarnation = message.incarnation
-        refusal: Refusal = AgentProcessExited(message.status, message.stderr)
-        if self._state == "closed":
-            refusal = SessionClosed()
-        routed = self._router.lost(refusal)
-        routed.add(NOTICE, notices.agent_exited(message.incarnation, message.status, message.stderr, message.reason))
-        self._memory.running = False
-        self._remember()
-        self._record(routed)
-        self._outbox = None
-        self._held.take()
-        self._running = False
-        self.node.details.pop("pid", None)
-        if self._state == "closed":
-            self.closed.set()
-        else:
-            self._restart_at = trio.current_time()
-            self._enter("backoff" if message.crashed else "stopped")
-
-    def _restarting(self, message: AgentRestarting) -> None:
-        self._restart_at = trio.current_time() + message.delay
-        self._tell_clients([notices.agent_restarting(message.incarnation + 1, message.delay, message.crashes)])
-
-    def _close(self) -> None:
-        self._enter("closed")
-        self._stop.set()
-        if not self._running:
-            self.started.refuse(SessionClosed())
-            self.closed.set()
+    def restart_agent(self, refusal: Refusal | None = None) -> None:
+        """End the agent, and start it again; what it works on is refused."""
+        self._life.restart(refusal)
 
     # -- the journal
 
-    def _record(self, routed: Routed) -> None:
+    def _touch(self) -> None:
+        self._active_ms = time.time_ns() // 1_000_000
+        self._active_at = trio.current_time()
+
+    def record(self, routed: Routed) -> None:
+        """Append to the journal; whoever waits for it is answered when it is durable."""
+
         def settle() -> None:
             for answer, envelope in routed.answers:
                 answer.settle(envelope)
+            for then in routed.then:
+                then()
 
         if routed.envelopes:
-            committed = settle if routed.answers else None
+            committed = settle if routed.answers or routed.then else None
             incarnation = self.log.row.incarnation
-            self._journal.append(self.log, incarnation, bytes(routed.origins), routed.envelopes, committed)
+            self.journal.append(self.log, incarnation, bytes(routed.origins), routed.envelopes, committed)
 
-    def _tell_clients(self, lines: list[bytes]) -> None:
-        self._record(Routed([NOTICE] * len(lines), lines))
+    def tell_clients(self, lines: list[bytes]) -> None:
+        """Append notices of the daemon's own."""
+        self.record(Routed([NOTICE] * len(lines), lines))
 
-    def _remember(self) -> None:
-        self._journal.remember(self.log, self._memory.dump())
+    def remember(self, then: Callable[[], None] | None = None) -> None:
+        """Keep the memory as it is now, in order with what is recorded; `then` is called when it is durable."""
+        self.memory.active_ms = self._active_ms
+        self.journal.remember(self.log, self.memory.dump(), then)

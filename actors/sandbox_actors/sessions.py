@@ -12,18 +12,24 @@ from typing import TYPE_CHECKING, TypeAlias
 import structlog
 import trio
 
-from sandbox_supervisor import ActorStopped, Node
+from sandbox_supervisor import ActorError, ActorStopped, Node
 
-from .errors import AgentNotNamed, SessionConflict, SessionNotFound, ShuttingDown
-from .messages import Close
+from . import notices
+from .creating import check_id, checked
+from .errors import AgentNotNamed, IdempotencyConflict, SessionConflict, SessionExists, SessionNotFound, ShuttingDown
+from .forking import forked
+from .memory import Memory
+from .messages import Close, ForkEnded
+from .native import fingerprint, new_id
 from .session import Session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from .catalog import Catalog
     from .directory_config import DirectoryConfig
     from .journal import SessionLog
+    from .native import Changes, Setup
     from .setting import Setting
 
 __all__ = ["Sessions", "open_sessions"]
@@ -31,6 +37,9 @@ __all__ = ["Sessions", "open_sessions"]
 log = structlog.get_logger()
 
 Ensure: TypeAlias = "Callable[[str], Awaitable[None]]"
+
+MadeBy: TypeAlias = "tuple[str, str] | None"
+"""See `Memory.made_by`."""
 
 DELETED_REMEMBERED = 1024
 """Ids of deleted sessions that are kept, to tell a client's last words from a mistake."""
@@ -104,7 +113,7 @@ class Sessions:
 
         Raises:
           UnsupportedAgent, AgentNotInstalled, InstallFailed, AgentNotNamed, SessionConflict, AgentStartFailed,
-            ShuttingDown.
+            AgentLimitReached, ShuttingDown.
         """
         if agent is not None:
             agent = self._catalog.resolve(agent)
@@ -122,15 +131,112 @@ class Sessions:
             if agent is None:
                 raise AgentNotNamed(id)
             self._catalog.launch(agent)  # refuse now what can never start
+            self._setting.berths.check()
             # Begun, it is finished, or the row would be there without a session. The journal gives up in seconds.
             with trio.CancelScope(shield=True):
                 self._start(await self._setting.journal.create(id, agent))
             session = self._entries[id].session
-            session.wake()
             try:
+                session.wake()
                 await session.started.wait()
             except BaseException:
                 # Cancelled, or there is no such program: a session without a single process is nothing to keep.
+                with trio.CancelScope(shield=True):
+                    await self._end(id)
+                raise
+            self._arrived.unpark_all()
+            return session
+
+    def find_by_key(self, key: str) -> Session | None:
+        """The session that was made under an idempotency key."""
+        return next((session for session in self.all() if (session.memory.made_by or ("",))[0] == key), None)
+
+    async def create(self, id: str | None, agent: str, setup: Setup, key: str | None = None) -> Session:
+        """Make a native session, and wait until its agent has opened an ACP session as it was asked for.
+
+        Args:
+          id: None: any.
+          key: of idempotency: asked again with the same key, it is the same session.
+
+        Raises:
+          InvalidRequest, UnsupportedAgent, AgentNotInstalled, InstallFailed, AgentStartFailed, SessionOpenFailed,
+            AgentAuthRequired, AgentLimitReached, SessionExists, IdempotencyConflict, JournalUnavailable, ShuttingDown:
+            nothing is left.
+        """
+        if id is not None:
+            check_id(id)
+        agent = self._catalog.resolve(agent)
+
+        async def make(made_by: MadeBy) -> Session:
+            return await self._create(id or new_id("ses"), agent, setup, made_by)
+
+        return await self._once(key, [id, agent, setup], make)
+
+    async def fork(self, id: str, into: str | None, changes: Changes, key: str | None = None) -> Session:
+        """Make a native session that goes on, by itself, from where another one is.
+
+        Args:
+          into: the id of the new one; None: any.
+          changes: what is to be different in it: title, tags, mode, model, config.
+          key: of idempotency, as in `create`.
+
+        Raises:
+          SessionNotFound: there is nothing to fork.
+          Refusal: as `forked` and `create`: nothing is left.
+        """
+        if into is not None:
+            check_id(into)
+        source = self.get(id)
+
+        async def make(made_by: MadeBy) -> Session:
+            if into in self._entries:
+                raise SessionExists(into)
+            async with forked(source, changes) as setup:
+                session = await self._create(into or new_id("ses"), source.log.row.agent, setup, made_by)
+            with suppress(ActorError):
+                source.ref.offer(ForkEnded(setup.resume or "", session.log.row.id))
+            return session
+
+        return await self._once(key, ["fork", id, into, changes], make)
+
+    async def _once(
+        self, key: str | None, asked: Sequence[object], make: Callable[[MadeBy], Awaitable[Session]]
+    ) -> Session:
+        """Make a session; under a key that one was made under, with the same asked for, give that one."""
+        if key is None:
+            return await make(None)
+        made_by = (key, fingerprint(asked))
+        async with self._alone(f"\0{key}"):  # no id begins like this
+            if (session := self.find_by_key(key)) is None:
+                return await make(made_by)
+        if session.memory.made_by != made_by:
+            raise IdempotencyConflict(key)
+        if session.memory.main is None:  # the daemon died before the agent had opened it
+            if session.state == "stopped":
+                session.wake()
+            await session.opened.wait()
+        return session
+
+    async def _create(self, id: str, agent: str, setup: Setup, made_by: MadeBy) -> Session:
+        setup = await checked(setup, self._catalog)
+        await self.prepare(id, agent)
+        async with self._alone(id):
+            if self.closed:
+                raise ShuttingDown
+            if id in self._entries:
+                raise SessionExists(id)
+            self._catalog.launch(agent)
+            self._setting.berths.check()
+            memory = Memory(setup=setup, made_by=made_by)
+            with trio.CancelScope(shield=True):
+                self._start(await self._setting.journal.create(id, agent, memory.dump()))
+            session = self._entries[id].session
+            session.tell_clients([notices.session_created(agent, setup)])
+            try:
+                session.wake()
+                await session.started.wait()
+                await session.opened.wait()
+            except BaseException:
                 with trio.CancelScope(shield=True):
                     await self._end(id)
                 raise

@@ -20,6 +20,7 @@ from sandbox_actors.errors import as_refusal
 from sandbox_supervisor import ActorError
 
 from .acp import acp_routes
+from .admission import Admission
 from .agents import agent_routes
 from .archives import archive_routes
 from .body import BodyLimit
@@ -28,16 +29,21 @@ from .directory_config import directory_config_routes
 from .files import file_routes
 from .git import git_routes
 from .guard import Guard
+from .init import init_routes
 from .openapi import openapi_routes
 from .ports import port_routes
 from .problems import Problem, endpoint_not_found, of_refusal
 from .processes import process_routes
 from .proxy import Proxy, is_proxied
+from .remote import remote_routes
 from .requests import check_query
 from .searching import search_routes
 from .serving import LARGEST_FRAME
+from .sessions import session_routes
 from .system import system_routes
 from .terminals import terminal_routes
+from .tickets import Tickets
+from .token_routes import ticket_routes, token_routes
 from .watching import watch_routes
 
 if TYPE_CHECKING:
@@ -57,7 +63,10 @@ if TYPE_CHECKING:
 
     from .config import Config
     from .guard import ASGIApp
+    from .remote import Connections
+    from .sessions import Errands
     from .streams import Streams
+    from .tokens import Tokens
 
 __all__ = ["create_app"]
 
@@ -76,6 +85,9 @@ def create_app(
     processes: Processes,
     git: Git,
     searches: Searches,
+    tokens: Tokens,
+    connections: Connections,
+    errands: Errands,
 ) -> ASGIApp:
     """The daemon's ASGI application."""
     app = _App("sandbox_http", static_folder=None)
@@ -93,9 +105,16 @@ def create_app(
     app.register_blueprint(port_routes())
     app.register_blueprint(process_routes(processes))
     app.register_blueprint(terminal_routes(processes, streams))
+    app.register_blueprint(remote_routes(sessions, connections, journal, streams, config))
+    app.register_blueprint(session_routes(sessions, journal, streams, files, errands))
     app.register_blueprint(search_routes(searches))
     app.register_blueprint(watch_routes(files, streams))
     app.register_blueprint(system_routes(root, journal, streams))
+    app.register_blueprint(token_routes(tokens))
+    tickets = Tickets(tokens)
+    app.register_blueprint(ticket_routes(tickets, lambda path: exists(path)))
+    if config.initialized:
+        app.register_blueprint(init_routes())
     app.register_blueprint(openapi_routes())
 
     app.before_request(check_query)
@@ -134,8 +153,16 @@ def create_app(
         return False
 
     bodies = Bulk(app, BodyLimit(app, config.max_body), config.max_upload)
-    proxy = Proxy(bodies, config.token, min(config.max_body, LARGEST_FRAME), streams)
-    return Guard(proxy, config, exists, is_proxied)
+    proxy = Proxy(bodies, tokens if config.guarded else None, min(config.max_body, LARGEST_FRAME), streams)
+    return Guard(
+        proxy,
+        config.cors,
+        tokens,
+        Admission(tokens, tickets),
+        any_host=config.guarded,
+        exists=exists,
+        is_proxied=is_proxied,
+    )
 
 
 class _App(QuartTrio):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from .admission import is_stranger
 from .guard import PROBLEM_TYPE, answer
 from .problems import Problem
 
@@ -27,6 +28,10 @@ STALLED_AFTER = 30.0
 """Seconds without a byte after which a body is given up: its sender is gone, and holds memory and a connection."""
 
 
+STRANGERS_LIMIT = 1 << 20
+"""Bytes of a body that comes without a token, on a route that needs none: nobody may fill the memory who has none."""
+
+
 class BodyLimit:
     """ASGI middleware between the guard and Quart."""
 
@@ -38,10 +43,11 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        limit = min(self._limit, STRANGERS_LIMIT) if is_stranger(scope) else self._limit
         parts: list[bytes] = []
         read, size = 0, _declared(scope)
         more = True
-        while more and size <= self._limit:
+        while more and size <= limit:
             message: AsgiMessage = None
             with trio.move_on_after(STALLED_AFTER):
                 message = await receive()
@@ -54,12 +60,12 @@ class BodyLimit:
             read += len(parts[-1])
             size = max(size, read)
             more = message.get("more_body", False)
-        if size > self._limit:
+        if size > limit:
             parts.clear()
             with trio.move_on_after(DISCARD_WITHIN):
                 while more:
                     more = (await receive()).get("more_body", False)
-            await _refuse(scope, send, _too_large(self._limit))
+            await _refuse(scope, send, _too_large(limit))
             return
         body: AsgiMessage | None = {"type": "http.request", "body": b"".join(parts), "more_body": False}
         parts.clear()

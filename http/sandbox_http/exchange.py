@@ -20,7 +20,7 @@ from sandbox_actors.messages import Say
 from sandbox_supervisor import ActorError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from msgspec import Raw
 
@@ -46,6 +46,10 @@ class _Timeout(Refusal):
     name = "timeout"
 
 
+def _nothing(_: Session) -> None:
+    return None
+
+
 @dataclass(slots=True, eq=False)
 class Exchange:
     """See the module.
@@ -54,6 +58,8 @@ class Exchange:
       server: the session's id.
       agent: which agent it is to have; None where the client does not say.
       deadline: by when an error is the answer.
+      met: told of the session as soon as there is one.
+      told: makes the client's answer out of the agent's.
       begun: the session that has the envelope, and what will be its answer.
     """
 
@@ -64,6 +70,8 @@ class Exchange:
     envelope: bytes
     head: Head
     deadline: float
+    met: Callable[[Session], None] = _nothing
+    told: Callable[[bytes], bytes] = bytes
     begun: tuple[Session, Reply[bytes]] | None = None
 
     async def prepared(self) -> bool:
@@ -81,7 +89,9 @@ class Exchange:
 
     async def obtained(self) -> Session:
         """The session, made if it is new. Raises as `Sessions.obtain`."""
-        return await self.sessions.obtain(self.server, self.agent)
+        session = await self.sessions.obtain(self.server, self.agent)
+        self.met(session)
+        return session
 
     async def said(self, session: Session) -> bool:
         """Hand the envelope to the session; tell whether there will be an answer.
@@ -131,7 +141,7 @@ class Exchange:
         except ActorError as error:
             return error_response(id, as_refusal(error))
         await self.streams.level(session.log)  # whoever has the answer shall have had the updates before it
-        return envelope
+        return self.told(envelope)
 
     def _late(self, id: Raw) -> bytes:
         message = "the agent has not answered in time; its answer will come on the event stream"

@@ -1,4 +1,4 @@
-"""The guard: before anything else, who may come in. Host, Origin and token, for HTTP and WebSocket alike.
+"""The guard: before anything else, who may come in, and for what. Host, Origin and token, for HTTP and WebSocket alike.
 
 A daemon on loopback runs commands for whoever reaches it, and every web page that its user opens can try:
 
@@ -6,9 +6,8 @@ A daemon on loopback runs commands for whoever reaches it, and every web page th
 2. *A page whose name was re-bound to 127.0.0.1* calls "itself": it says its own name in `Host`. Without a token only
    names that nobody can register are taken: addresses, `localhost`, names without a dot. (With a token the page has
    no token, and proxies may use whatever name they like.)
-3. *Anybody else*: needs the token wherever one is set, in `Authorization: Bearer` or, where a proxy strips that, in
-   `X-Sandbox-Agent-Token`; for a terminal's WebSocket, to which browsers add no header, in `access_token` of the
-   query as well. Compared in constant time.
+3. *Anybody else*: needs a token wherever one is set, see `admission`, with the scope that the route asks for, see
+   `scopes`. Compared in constant time. A stream that was opened with a token ends with it.
 
 Paths are judged and handed on as they came, percent-encoded, so that the guard and the routes never read two paths out
 of one: an id may hold an encoded slash.
@@ -16,22 +15,24 @@ of one: an id may hold an encoded slash.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import ipaddress
 import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import structlog
 
+from .admission import PROTOCOL, forbidden, method_of
 from .problems import Cut, Problem, endpoint_not_found
+from .scopes import PUBLIC, needed
 
 if TYPE_CHECKING:
-    from .config import Config
+    from .admission import Admission, Admitted
+    from .config import Cors
+    from .tokens import Tokens
 
 __all__ = ["ASGIApp", "Guard", "Receive", "Scope", "Send"]
 
@@ -47,8 +48,12 @@ log = structlog.get_logger()
 
 HOST = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[^\s:@/\[\]]+)(:\d*)?")
 
-TERMINAL = re.compile(r"/v1/processes/[^/]+/terminal/ws")
-"""The one place where the public wire takes a token in the query."""
+POLICY_VIOLATION = 1008
+"""RFC 6455, section 7.4.1."""
+
+CUT = "the token holds no more"
+
+TOKENS = re.compile(r"/v1/tokens(/.*)?", re.DOTALL)
 
 VARY = (b"vary", b"origin, access-control-request-method, access-control-request-headers")
 
@@ -58,18 +63,31 @@ class Guard:
 
     Args:
       app: what is guarded.
+      tokens: who may come in.
+      admission: finds out who comes.
+      any_host: whether `Host` may be any name.
       exists: whether there is a route for a path: an unknown one is 404 for everybody, as on the public wire.
       is_proxied: whether a path is another application's, which answers OPTIONS itself but for preflights.
     """
 
     def __init__(
-        self, app: ASGIApp, config: Config, exists: Callable[[str], bool], is_proxied: Callable[[str], bool]
+        self,
+        app: ASGIApp,
+        cors: Cors,
+        tokens: Tokens,
+        admission: Admission,
+        *,
+        any_host: bool,
+        exists: Callable[[str], bool],
+        is_proxied: Callable[[str], bool],
     ) -> None:
         self._app = app
-        self._cors = config.cors
+        self._cors = cors
+        self._tokens = tokens
+        self._admission = admission
+        self._any_host = any_host
         self._exists = exists
         self._is_proxied = is_proxied
-        self._token = None if config.token is None else _digest(config.token.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -80,9 +98,15 @@ class Guard:
         origin = headers.get(b"origin")
         started = perf_counter()
         status: int | None = None
+        over = False
+        admitted: Admitted | None = None
 
         async def sending(message: AsgiMessage) -> None:
-            nonlocal status
+            nonlocal status, over
+            if message["type"] == "websocket.close":
+                over = True
+            elif message["type"] == "websocket.accept" and admitted is not None and admitted.chooses:
+                message = {**message, "subprotocol": message.get("subprotocol") or PROTOCOL}
             if message["type"] in ("http.response.start", "websocket.http.response.start", "websocket.accept"):
                 status = message.get("status", 101)
                 if message["type"] != "websocket.accept":
@@ -90,14 +114,20 @@ class Guard:
             await send(message)
 
         try:
-            problem = self._refuses(scope, headers)
-            if problem is not None:
-                told = [*_items(problem.headers), PROBLEM_TYPE, *_closing(scope, headers)]
-                await answer(scope, sending, problem.status, told, problem.body)
+            verdict = self._judge(scope, headers)
+            if isinstance(verdict, Problem):
+                await _refuse(scope, headers, sending, verdict)
             elif self._is_preflight(scope, headers):
                 await answer(scope, sending, 200, self._preflight(), b"")
-            else:
+            elif verdict is None:
                 await self._app(scope, receive, sending)
+            else:
+                admitted = verdict
+                if await self._cut(admitted, receive, sending) and not over:
+                    if status is None:
+                        await _refuse(scope, headers, sending, _unauthorized())
+                    elif scope["type"] == "websocket":
+                        await sending({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": CUT})
         except* Cut as cuts:
             log.warning("an answer was cut off", path=scope["path"], why=_messages(cuts))
         except* Exception as bugs:
@@ -113,9 +143,21 @@ class Guard:
                 ms=round((perf_counter() - started) * 1000, 1),
             )
 
-    def _refuses(self, scope: Scope, headers: dict[bytes, bytes]) -> Problem | None:
+    async def _cut(self, admitted: Admitted, receive: Receive, send: Send) -> bool:
+        """Serve a request; gives whether it was cut off because its token holds no more."""
+        scope, grant, _ = admitted
+        if TOKENS.fullmatch(scope["path"]):
+            # Taking back one's own token is answered. Those routes ask once more whether it holds, see there.
+            await self._app(scope, receive, send)
+            return False
+        with self._tokens.lasting(grant) as lasting:
+            await self._app(scope, receive, send)
+        return lasting.cancelled_caught
+
+    def _judge(self, scope: Scope, headers: dict[bytes, bytes]) -> Problem | Admitted | None:
+        """Why a request is refused, or as whose it goes on; None: it goes on as it is, being for everybody."""
         host = headers.get(b"host", b"").decode("latin-1")
-        if self._token is None and not _is_safe_host(host):
+        if not self._any_host and not _is_safe_host(host):
             return Problem(
                 "permission_denied",
                 f"the Host {host!r} is not a name of this machine: use localhost or an address, or set a token",
@@ -130,13 +172,15 @@ class Guard:
             return None
         if not scope["path"]:
             return endpoint_not_found()
-        if self._token is None or scope["path"] == "/":
+        need = needed(method_of(scope), scope["path"])
+        if need == PUBLIC:
             return None
-        if any(hmac.compare_digest(_digest(given), self._token) for given in _tokens(headers) + _query_tokens(scope)):
-            return None
+        admitted = self._admission.admit(scope, headers)
+        if admitted is not None and admitted.grant.may(need):
+            return admitted
         if not self._exists(scope["path"]):
             return endpoint_not_found()
-        return Problem("token_invalid", "missing or invalid bearer token")
+        return _unauthorized() if admitted is None else forbidden(admitted.grant, need)
 
     def _is_preflight(self, scope: Scope, headers: dict[bytes, bytes]) -> bool:
         if scope.get("method") != "OPTIONS":
@@ -213,27 +257,13 @@ def _items(headers: dict[str, str]) -> Iterable[tuple[bytes, bytes]]:
     return ((name.lower().encode(), value.encode()) for name, value in headers.items())
 
 
-def _digest(token: bytes) -> bytes:
-    # Digests have one length, so that comparing them tells nothing about the token's.
-    return hashlib.sha256(token).digest()
+async def _refuse(scope: Scope, headers: dict[bytes, bytes], send: Send, problem: Problem) -> None:
+    told = [*_items(problem.headers), PROBLEM_TYPE, *_closing(scope, headers)]
+    await answer(scope, send, problem.status, told, problem.body)
 
 
-def _tokens(headers: dict[bytes, bytes]) -> list[bytes]:
-    tokens: list[bytes] = []
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    if scheme == b"Bearer":
-        tokens.append(token)
-    if b"x-sandbox-agent-token" in headers:
-        tokens.append(headers[b"x-sandbox-agent-token"])
-    return tokens
-
-
-def _query_tokens(scope: Scope) -> list[bytes]:
-    """Tokens in the query: a browser can send none in a header with a WebSocket, and a terminal is looked at there."""
-    if scope["type"] != "websocket" or TERMINAL.fullmatch(scope["path"]) is None:
-        return []
-    query = parse_qs(scope["query_string"].decode("ascii"), errors="surrogateescape")
-    return [token.encode(errors="surrogateescape") for token in query.get("access_token", [])]
+def _unauthorized() -> Problem:
+    return Problem("token_invalid", "missing or invalid bearer token")
 
 
 def _name(host: str) -> str:

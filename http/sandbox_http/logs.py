@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, TextIO, cast
 
 import structlog
 
+from sandbox_actors.redaction import Redactor
+
 from .stderr import Stderr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from structlog.typing import EventDict, Processor, WrappedLogger
 
-    from sandbox_actors.redaction import Redactor
-
-__all__ = ["finish_logs", "set_up_logs"]
+__all__ = ["finish_logs", "hide_also", "set_up_logs"]
 
 SECRET_NAMES = re.compile(r"(?i)(^|_)(token|secret|password|authorization|cookie|api_?key)($|_)")
 UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -29,6 +29,13 @@ UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\
 
 _stderr = Stderr()
 finish_logs = _stderr.finish
+
+_late = Redactor()
+
+
+def hide_also(secrets: Iterable[str]) -> None:
+    """Keep these out of the log as well: secrets that came after it was set up."""
+    _late.learn(secrets)
 
 
 def set_up_logs(level: str, *, as_json: bool, redactor: Redactor | None = None) -> None:
@@ -49,6 +56,7 @@ def set_up_logs(level: str, *, as_json: bool, redactor: Redactor | None = None) 
             structlog.processors.TimeStamper(fmt="iso"),
             structlog.processors.format_exc_info,
             *([] if redactor is None else [hide(redactor)]),
+            hide(_late),
             redact,
             renderer,
         ],

@@ -23,6 +23,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 
 from .config import BadConfig
+from .early_ends import ending_early
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -99,7 +100,7 @@ async def serving(app: ASGIApp, listener: socket.socket, *, largest_frame: int, 
         connections.add(stream)
         try:
             await _Connection(
-                ASGIWrapper(_uncompressed(app)),
+                ASGIWrapper(_uncompressed(ending_early(app))),
                 config,
                 context,
                 ConnectionState({}),

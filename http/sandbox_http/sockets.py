@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from .streams import Streams
 
-__all__ = ["converse"]
+__all__ = ["GOING_AWAY", "SESSION_DELETED", "converse", "parse_error"]
 
 SESSION_DELETED = 4404
 UNSUPPORTED_DATA = 1003
@@ -102,7 +102,7 @@ class _Conversation:
         try:
             head = decode(envelope)
         except InvalidEnvelope as error:
-            await self.send(_parse_error(str(error)))
+            await self.send(parse_error(str(error)))
             return
         try:
             servers = await stored_servers(self._config, head.method_name, head.params)
@@ -143,7 +143,7 @@ class _Conversation:
         return envelope
 
 
-def _parse_error(reason: str) -> bytes:
+def parse_error(reason: str) -> bytes:
     """JSON-RPC 2.0, section 5.1: what cannot be read has no id to answer under."""
     error = {"code": -32700, "message": f"the frame is no JSON-RPC envelope: {reason}"}
     return msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})

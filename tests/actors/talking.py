@@ -7,7 +7,7 @@ import os
 import sys
 import uuid
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ import trio
 
 from sandbox_actors.catalog import Agent, Catalog
 from sandbox_actors.envelope import decode
+from sandbox_actors.files import FileSystem
 from sandbox_actors.journal import Gap, Origin, open_journal
 from sandbox_actors.messages import Say
+from sandbox_actors.processes import Cgroups, open_processes
 from sandbox_actors.sessions import open_sessions
 from sandbox_actors.setting import Setting
 from sandbox_supervisor import Node, RestartPolicy, StopLadder, pids
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from sandbox_actors.journal import Journal
     from sandbox_actors.messages import Accepted
+    from sandbox_actors.processes import Processes
     from sandbox_actors.session import Session
     from sandbox_actors.sessions import Sessions
 
@@ -137,6 +140,7 @@ class House:
     node: Node
     run: str
     flags: Path
+    commands: Processes
 
     def processes(self) -> list[int]:
         """The agents that run, with all they have started."""
@@ -149,10 +153,21 @@ class House:
 
 
 @asynccontextmanager
-async def open_house(folder: Path, policy: RestartPolicy = QUICK, **environment: str) -> AsyncGenerator[House]:
+async def open_house(
+    folder: Path,
+    policy: RestartPolicy = QUICK,
+    *,
+    serving: bool = False,
+    limits: Mapping[str, Any] | None = None,
+    **environment: str,
+) -> AsyncGenerator[House]:
     """Sessions with the agents `mock`, `scripted` and `missing`; in the same folder again, it is the next daemon.
 
     When it is left, no process of it may be left.
+
+    Args:
+      serving: whether agents are served whose clients do not serve them: with files of the folder, and processes.
+      limits: members of `Setting` that are not to have their defaults.
     """
     run = uuid.uuid4().hex
     flags = folder / "flags"
@@ -169,8 +184,13 @@ async def open_house(folder: Path, policy: RestartPolicy = QUICK, **environment:
     node = Node("house", "root")
     async with open_journal(folder / "journal.db", synchronous="NORMAL") as journal:
         ladder = StopLadder(stdin=0.3, term=0.3, kill=5)
-        setting = Setting(journal, "tests", run, policy=policy, ladder=ladder)
-        async with open_sessions(catalog, setting, node) as sessions:
-            house = House(sessions, journal, node, run, flags)
-            yield house
+        async with open_processes(
+            {"PATH": os.environ["PATH"]}, owner="tests", run=run, reaper=None, node=node, cgroups=Cgroups.none()
+        ) as processes:
+            setting = Setting(journal, "tests", run, policy=policy, ladder=ladder, **(limits or {}))
+            if serving:
+                setting = replace(setting, files=FileSystem(folder, folder), processes=processes)
+            async with open_sessions(catalog, setting, node) as sessions:
+                house = House(sessions, journal, node, run, flags, processes)
+                yield house
     assert house.processes() == []

@@ -19,9 +19,13 @@ from sandbox_actors.errors import AgentBusy
 from sandbox_actors.in_flight import LIMIT as IN_FLIGHT_LIMIT
 from sandbox_actors.journal import Origin
 from sandbox_actors.memory import Memory
-from sandbox_actors.messages import Say
+from sandbox_actors.messages import Message, Say
 from sandbox_actors.outbox import COUNT_LIMIT
+from sandbox_actors.permissions.book import Permissions
 from sandbox_actors.router import Router
+from sandbox_actors.services import Services
+from sandbox_actors.timers import Timers
+from sandbox_supervisor import Mailbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,7 +135,7 @@ async def test_whatever_a_client_says_its_session_takes_the_next_prompt(open_hou
         session_id = (await client.call("session/new", cwd="/", mcpServers=[]))["sessionId"]
         if aliased:
             await client.start("session/prompt", **prompt(session_id, "/crash"))
-            assert (await watch.until("_sandboxagent/session/recovered")).params["fidelity"] == "new"
+            assert (await watch.until("_sandboxagent/session/recovered")).params["fidelity"] == "replayed"
             await watch.until("_sandboxagent/agent/restarted")
         # While its id is taken, every request is passed on under another one.
         hanging = b'{"id":7,"method":"session/prompt","params":%b}' % json.dumps(prompt(session_id, "/hang")).encode()
@@ -290,7 +294,9 @@ async def test_more_requests_than_an_agent_answers_are_refused_until_it_does(ope
 def test_only_params_that_somebody_learns_from_are_kept(method: str, kept: bool) -> None:
     text = json.dumps({"id": 7, "method": method, "params": {"sessionId": "s", "text": "x" * 1000}}).encode()
     head = decode(text)
-    waiting, envelope = Router(Memory(), "run").ask(text, head, Raw(b"7"))
+    memory, ref = Memory(), Mailbox[Message](1).ref
+    router = Router(memory, "run", Permissions(memory, Timers(ref)), Services(None, None, memory, ref))
+    waiting, envelope = router.ask(text, head, Raw(b"7"))
     assert envelope == text
     assert (waiting.params is not UNSET) == kept
     assert (waiting.method, waiting.session_id) == (method, "s")

@@ -15,9 +15,9 @@ from sandbox_actors.recovery import (
     INITIALIZE_WITHIN,
     SESSION_WITHIN,
     SESSIONS_WITHIN,
+    Ladder,
     Recovered,
     RecoveryFailed,
-    recover,
 )
 
 if TYPE_CHECKING:
@@ -63,6 +63,10 @@ def remembered(*ids: str) -> Memory:
 def agent(capabilities: object, **answers: object) -> ScriptedAgent:
     given = {f"session/{name}": answer for name, answer in answers.items()}
     return ScriptedAgent({"initialize": {"agentCapabilities": capabilities}, **given})
+
+
+async def recover(memory: Memory, scripted: ScriptedAgent, **more: Any) -> tuple[Recovered, ...]:
+    return (await Ladder(memory, scripted, scripted, **more).climb()).recovered
 
 
 async def test_initialize_is_repeated_as_the_client_said_it() -> None:
@@ -124,7 +128,7 @@ async def test_initialize_without_an_answer_fails_in_bounded_time(autojump_clock
 
 
 async def test_a_refused_initialize_fails() -> None:
-    with pytest.raises(RecoveryFailed, match="refused"):
+    with pytest.raises(RecoveryFailed, match="refused to initialize again"):
         await recover(remembered("s"), ScriptedAgent({"initialize": REFUSAL}))
 
 
@@ -155,3 +159,110 @@ async def test_cancellation_passes_through(autojump_clock: MockClock) -> None:
     with trio.move_on_after(1) as scope:
         await recover(remembered("s"), agent(ALL, resume=SILENCE))
     assert scope.cancelled_caught
+
+
+async def test_an_agent_that_nobody_has_introduced_himself_to_is_left_alone() -> None:
+    scripted = agent(ALL)
+    assert await recover(Memory(), scripted) == ()
+    assert scripted.asked == []
+
+
+def telling(mode: str) -> dict[str, Any]:
+    return {"modes": {"currentModeId": mode, "availableModes": [{"id": "a"}, {"id": "b"}]}}
+
+
+def with_mode(mode: str | None = "b") -> Memory:
+    memory = remembered("s")
+    memory.sessions["s"].mode = mode
+    return memory
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "told", "is_set"),
+    [
+        (ALL, telling("a"), True),
+        (ALL, telling("b"), False),
+        (ALL, {}, False),
+        (LOAD, telling("a"), True),
+        (LOAD, None, False),
+        (NOTHING, telling("a"), True),
+        (NOTHING, telling("b"), False),
+    ],
+)
+async def test_a_mode_is_set_again_where_the_agent_tells_another_one(
+    capabilities: object, told: dict[str, Any] | None, is_set: bool
+) -> None:
+    scripted = agent(capabilities, resume=told, load=told, new={"sessionId": "s", **(told or {})}, set_mode={})
+    (recovered,) = await recover(with_mode(), scripted)
+    assert recovered.not_set == ()
+    asked = [params for method, params in scripted.asked if method == "session/set_mode"]
+    assert asked == ([{"sessionId": "s", "modeId": "b"}] if is_set else [])
+
+
+@pytest.mark.parametrize("answer", [REFUSAL, SILENCE])
+async def test_what_cannot_be_set_again_is_told(answer: object, autojump_clock: MockClock) -> None:
+    scripted = agent(ALL, resume=telling("a"), set_mode=answer)
+    (recovered,) = await recover(with_mode(), scripted)
+    assert (recovered.fidelity, recovered.not_set) == ("resumed", ("mode",))
+
+
+async def test_a_new_session_that_knows_no_modes_has_lost_its_mode() -> None:
+    (recovered,) = await recover(with_mode(), agent(NOTHING, new={"sessionId": "t"}))
+    assert recovered.not_set == ("mode",)
+
+
+async def test_what_the_agent_tells_of_its_defaults_meanwhile_changes_nothing() -> None:
+    memory = with_mode()
+
+    class Eager(ScriptedAgent):
+        async def __call__(self, method: str, params: Params) -> Head:
+            if method == "session/resume":
+                memory.sessions["s"].mode = "a"
+            return await ScriptedAgent.__call__(self, method, params)
+
+    scripted = Eager(agent(ALL, resume=telling("a"), set_mode={}).answers)
+    await recover(memory, scripted)
+    assert scripted.asked[-1] == ("session/set_mode", {"sessionId": "s", "modeId": "b"})
+
+
+async def test_only_a_session_that_lost_its_conversation_is_told_the_transcript() -> None:
+    asked: list[str] = []
+
+    async def transcript(id: str) -> str:
+        asked.append(id)
+        return f"what was said in {id}"
+
+    (recovered,) = await recover(remembered("s"), agent(ALL, resume={}), transcript=transcript)
+    assert (recovered.fidelity, recovered.context, asked) == ("resumed", "", [])
+    (recovered,) = await recover(remembered("s"), agent(NOTHING, new={"sessionId": "t"}), transcript=transcript)
+    assert (recovered.fidelity, recovered.context) == ("replayed", "what was said in s")
+    memory = remembered("s")
+    memory.sessions["s"].owes_context = True
+    (recovered,) = await recover(memory, agent(ALL, resume={}), transcript=transcript)
+    assert (recovered.fidelity, recovered.context) == ("replayed", "what was said in s")
+
+
+async def test_an_agent_that_wants_a_login_by_a_variable_gets_it_once() -> None:
+    methods = [{"id": "other-login"}, {"id": "some-api-key"}, {"id": "x", "type": "terminal"}, {"type": "odd"}]
+    wants = {"code": -32000, "message": "log in"}
+
+    class Locked(ScriptedAgent):
+        open = False
+
+        async def __call__(self, method: str, params: Params) -> Head:
+            self.open |= method == "authenticate"
+            head = await ScriptedAgent.__call__(self, method, params)
+            if self.open or method == "initialize":
+                return head
+            return decode(json.dumps({"id": 1, "error": wants}).encode())
+
+    answers: dict[str, object] = {
+        "initialize": {"agentCapabilities": ALL, "authMethods": methods},
+        "authenticate": {},
+        "session/resume": {},
+    }
+    scripted = Locked(answers)
+    recovered = await recover(remembered("s", "t"), scripted, environment={"SOME_API_KEY": "x"})
+    assert {one.fidelity for one in recovered} == {"resumed"}
+    assert scripted.methods == ["initialize", "session/resume", "authenticate", "session/resume", "session/resume"]
+    assert scripted.asked[2][1] == {"methodId": "some-api-key"}

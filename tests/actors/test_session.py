@@ -87,6 +87,8 @@ async def test_a_crash_settles_everything_that_was_open_at_once(open_house: Open
         await watch.until("_sandboxagent/agent/restarting")
         notices = [told for told in watch.told if told.origin is Origin.NOTICE]
         assert [told.message.get("id", told.method) for told in notices] == [
+            "_sandboxagent/permission/requested",
+            "_sandboxagent/permission/resolved",
             2,
             3,
             "_sandboxagent/turn/failed",
@@ -95,7 +97,7 @@ async def test_a_crash_settles_everything_that_was_open_at_once(open_house: Open
             "_adapter/agent_exited",
             "_sandboxagent/agent/restarting",
         ]
-        failed, resolved, exited = notices[2].params, notices[4].params, notices[5].params
+        failed, resolved, exited = notices[4].params, notices[6].params, notices[7].params
         assert failed == {"requestId": 3, "sessionId": "acp", "reason": "agent_process_exited"}
         assert resolved == {"requestId": "q", "method": "session/request_permission", "outcome": "cancelled"}
         assert (exited["code"], exited["incarnation"], exited["stderr"]) == (7, 1, ["last words"])

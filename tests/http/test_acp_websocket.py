@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from support.clients import Json
 
-INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": 1}}
+READS_FILES = {"protocolVersion": 1, "clientCapabilities": {"fs": {"readTextFile": True}}}
+INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": READS_FILES}
 WITHIN = 15
 
 
@@ -56,6 +57,17 @@ async def test_envelopes_go_both_ways_on_one_socket(tmp_path: Path) -> None:
                 await socket.send_json(prompt("q", acp, "/hang"))
                 await socket.send_json({"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": acp}})
                 assert (await socket.until(id="q"))["result"]["stopReason"] == "cancelled"
+
+
+async def test_what_no_client_serves_the_daemon_serves(tmp_path: Path) -> None:
+    async with serving(tmp_path) as daemon:
+        with trio.fail_after(WITHIN):
+            async with WebSocket.open(daemon.port, "/v1/acp/s?agent=mock") as socket:
+                acp = await introduced(socket)
+                written = json.dumps({"path": str(tmp_path / "plum"), "content": "ripe"})
+                await socket.send_json(prompt("p", acp, f"/ask-client fs/write_text_file {written}"))
+                assert (await socket.until(id="p"))["result"]["stopReason"] == "end_turn"
+                assert (tmp_path / "plum").read_text() == "ripe"
 
 
 async def test_what_a_socket_shows_is_what_the_event_stream_shows(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ async def test_200_kills_at_random_moments_lose_nothing_and_repeat_nothing(tmp_p
     async with running(tmp_path, "--restart-limit", "100000", "--restart-backoff-ms", "0") as daemon:
         session = Session(daemon)
         before_kill: list[tuple[int, int]] = []
-        with trio.fail_after(120):
+        with trio.fail_after(300):
             await session.open()
             async with session.subscribed(0) as live:
                 start = 0

@@ -27,7 +27,8 @@ STRAY = re.compile(r"(?:grandchild|orphan) pid (\d+)")
 GONE_WITHIN = 5.0
 
 # trio-websocket leaves the socket of a connection that was torn down to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning")
+# Alone: between a daemon and the next, which listens where it did, another test might take the port.
+pytestmark = [pytest.mark.filterwarnings("ignore:unclosed <socket.socket:ResourceWarning"), pytest.mark.alone]
 
 
 async def lost_prompt(session: Session, text: str) -> None:

@@ -226,8 +226,9 @@ async def test_every_route_but_the_root_needs_the_token(tmp_path: Path) -> None:
                     assert answer.json == UNAUTHORIZED, target
                 for method in (*route.methods, "PATCH"):
                     answer = await exchange(daemon.port, method, target)
-                    assert answer.status == (401 if target != "/" else 200 if method in route.methods else 405), target
-                    assert method == "HEAD" or target == "/" or answer.json == UNAUTHORIZED
+                    public = target == "/" and method in ("GET", "HEAD")
+                    assert answer.status == (200 if public else 401), target
+                    assert method == "HEAD" or public or answer.json == UNAUTHORIZED
 
 
 async def test_unknown_routes_are_not_found_with_and_without_the_token(tmp_path: Path) -> None:
@@ -250,6 +251,23 @@ async def test_the_refusal_of_a_large_upload_reaches_its_sender(tmp_path: Path) 
         for chunk in (0, 50_000):
             answer = await exchange(daemon.port, "POST", "/v1/acp/s?agent=mock", body=b"x" * (8 << 20), chunk=chunk)
             assert answer.json == UNAUTHORIZED
+
+
+async def test_a_large_body_of_a_stranger_is_never_held(tmp_path: Path) -> None:
+    sent = (2 << 20) * b"x"
+    async with serving(tmp_path, token=TOKEN, initialized=True) as daemon:
+        for method, target, headers, status in (
+            ("POST", "/", {}, 401),
+            ("POST", "/", daemon.headers, 405),
+            ("GET", "/", {}, 413),
+            ("POST", "/v1/init", {}, 413),
+            ("POST", "/v1/acp/s?agent=mock", daemon.headers, 415),
+        ):
+            for chunk in (0, 50_000):
+                answer = await exchange(daemon.port, method, target, headers, sent, chunk=chunk)
+                assert answer.status == status, (method, target)
+        late = await exchange(daemon.port, "POST", "/v1/init", {}, b"{}")
+        assert late.problem == "already_initialized"
 
 
 async def test_a_preflight_is_answered_without_a_token_by_the_flags(tmp_path: Path) -> None:

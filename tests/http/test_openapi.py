@@ -15,6 +15,7 @@ from sandbox_http.openapi.document import make_document
 from sandbox_http.openapi.operation import Answer, Operation, Shape, Trouble
 from sandbox_http.openapi.schema import TEXT, items, record
 from sandbox_http.problems import TABLE
+from sandbox_http.scopes import EVERY, PUBLIC, needed
 from support.serving import TOKEN, routes, serving
 from support.wire import exchange
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Json: TypeAlias = Any
+
+SOCKETS_ONLY = {"viewTerminal"}
+"""What is there by a handshake alone."""
 
 PREFIX = "/v1/ports/{port}/proxy"
 """What is passed on is no route of the application: a layer before it takes it."""
@@ -39,12 +43,12 @@ def described(document: Json, *, sockets: bool) -> set[tuple[str, str]]:
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
         if not path.startswith(PREFIX)
-        and (("101" in operation["responses"]) if sockets else set(operation["responses"]) & {"200", "204"})
+        and ("101" in operation["responses"] if sockets else operation["operationId"] not in SOCKETS_ONLY)
     }
 
 
 def test_every_route_is_described_and_every_description_has_a_route(document: Json, tmp_path: Path) -> None:
-    every = routes(tmp_path)
+    every = routes(tmp_path, initialized=True)  # this one has them all
     paths = {route: re.sub("<[^>]*>", "{}", route.template) for route in every}
     served = {
         (method.lower(), paths[route])
@@ -89,11 +93,63 @@ def test_problems_have_the_types_of_the_table_and_each_status_some_of_them(docum
         assert set(schema["properties"]["type"]["enum"]) < types
 
 
-def test_no_answer_is_without_a_token_but_the_name_of_the_server(document: Json) -> None:
-    free = [path for path, methods in document["paths"].items() if any("security" in one for one in methods.values())]
-    assert free == ["/"]
+def test_nothing_is_without_a_token_but_the_name_of_the_server_and_what_gives_it_one(document: Json) -> None:
+    free = {
+        path for path, methods in document["paths"].items() for one in methods.values() if one.get("security") == []
+    }
+    assert free == {"/", "/v1/init"}
     assert document["security"][0] == {}  # a server on loopback may have no token
     assert {name for one in document["security"] for name in one} == set(document["components"]["securitySchemes"])
+
+
+def test_each_operation_names_the_scope_that_its_token_needs_and_the_problem_of_one_that_has_another(
+    document: Json,
+) -> None:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            need = needed(method.upper(), path)
+            ways = operation.get("security", document["security"])
+            scopes = {scope for way in ways for told in way.values() for scope in told}
+            assert scopes == (set() if need in (PUBLIC, EVERY) else need), operation["operationId"]
+            types = types_of(document, operation)
+            assert ("token_invalid" in types) == (need != PUBLIC or path == "/v1/init"), operation["operationId"]
+            if need not in (PUBLIC, EVERY):
+                assert "forbidden_scope" in types, operation["operationId"]
+            if need == PUBLIC:
+                assert "forbidden_scope" not in types, operation["operationId"]
+
+
+def test_a_socket_that_needs_another_scope_than_its_path_says_so(document: Json) -> None:
+    events = document["paths"]["/v1/sessions/{id}/events"]["get"]
+    assert events["security"][1] == {"bearer": ["read"]}
+    assert events["x-websocket"].endswith("The token needs the scope prompt.")
+    assert "scope" not in document["paths"]["/v1/fs/watch"]["get"]["x-websocket"]
+
+
+def test_what_a_daemon_answers_that_waits_for_its_token_is_described_for_all_but_the_two_it_serves(
+    document: Json,
+) -> None:
+    early = {
+        operation["operationId"]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        if "awaiting_init" not in types_of(document, operation)
+    }
+    assert early == {"health", "initialize"}
+
+
+def types_of(document: Json, operation: Json) -> set[str]:
+    """The names of the problems that an operation may answer with."""
+    names: set[str] = set()
+    for response in operation["responses"].values():
+        told = resolved(document, response).get("content", {}).get("application/problem+json")
+        if told is not None:
+            names |= {type.rpartition(":")[2] for type in told["schema"]["properties"]["type"]["enum"]}
+    return names
+
+
+def resolved(document: Json, response: Json) -> Json:
+    return document["components"]["responses"][response["$ref"].rpartition("/")[2]] if "$ref" in response else response
 
 
 def test_what_is_told_of_structs_is_nothing_out_of_their_docstrings(document: Json) -> None:

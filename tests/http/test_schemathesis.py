@@ -6,20 +6,27 @@ same in every run. What it would do to this machine is seen to by `support.harml
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import httpx
+import msgspec
 import schemathesis
 import trio
 from schemathesis.engine import from_schema
 from schemathesis.engine.events import EngineFinished, FatalError, NonFatalError, ScenarioFinished
 
+from sandbox_http.openapi import OPERATIONS
+from sandbox_http.openapi.document import make_document
 from support.daemon import running
 from support.harmless import open_world
 from support.upstreams import upstream
+from support.wire import exchange
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
     from schemathesis.engine.recorder import ScenarioRecorder
@@ -42,7 +49,7 @@ NOT_JUDGED: dict[str, tuple[str, ...]] = {
     # What is passed on is the application's to judge, methods that nobody knows included.
     "^/v1/ports/.*/proxy": ("negative_data_rejection", "unsupported_method"),
     # Envelopes are the agent's to judge; and parameters of the WebSocket say nothing to who asks for events.
-    "^/v1/acp/": ("negative_data_rejection",),
+    "^/(v1/acp/|acp$)": ("negative_data_rejection",),
 }
 
 OPEN = ("Entry", "JsonRpcEnvelope", "JsonRpcResponse", "Problem")
@@ -51,7 +58,15 @@ OPEN = ("Entry", "JsonRpcEnvelope", "JsonRpcResponse", "Problem")
 SOCKETS = {"GET /v1/processes/{id}/terminal/ws"}
 """Where nothing comes that is no problem: it is a WebSocket and nothing else."""
 
-ENDLESS = ("/v1/acp/{server_id}", "/v1/fs/watch")
+NO_TOKENS = {"POST /v1/tokens", "POST /v1/tokens/{name}/rotate", "DELETE /v1/tokens/{name}"}
+"""What a daemon refuses that has none."""
+
+ALL_BUT_INIT = "^(?!/v1/init$)"
+"""It is there while a daemon waits, and not again."""
+
+SESSIONS = "^/(v1/(sessions|tokens|tickets)|acp$)"
+
+ENDLESS = ("/v1/acp/{server_id}", "/v1/fs/watch", "/v1/sessions/{id}/events", "/acp")
 """Streams of which only the first event is waited for."""
 
 CONFIG: Json = {
@@ -102,11 +117,16 @@ class Findings:
         ]
 
 
-def put_to_the_test(daemon: Daemon) -> Findings:
-    """Blocks, for as long as all of it takes."""
-    document = httpx.get(f"{daemon.url}/openapi.json", headers=daemon.headers, trust_env=False).json()
+def put_to_the_test(daemon: Daemon, document: Json, paths: str, **more: Json) -> Findings:
+    """Blocks, for as long as all of it takes.
+
+    Args:
+      paths: an expression for those that are tried.
+      more: of the configuration.
+    """
+    document["paths"] = {path: told for path, told in document["paths"].items() if re.search(paths, path)}
     close(document)
-    config = schemathesis.Config.from_dict({**CONFIG, "headers": daemon.headers, "base-url": daemon.url})
+    config = schemathesis.Config.from_dict({**CONFIG, **more, "headers": daemon.headers, "base-url": daemon.url})
     findings = Findings()
     for event in from_schema(schemathesis.openapi.from_dict(document, config=config)).execute():
         if isinstance(event, ScenarioFinished):
@@ -149,12 +169,18 @@ def close_schemas(value: Json) -> None:
         close_schemas([member for name, member in value.items() if name != "allOf"])  # of which each is a part
 
 
-async def test_the_daemon_answers_as_its_document_says(tmp_path: Path) -> None:
+async def document_of(daemon: Daemon) -> Json:
+    return (await exchange(daemon.port, "GET", "/openapi.json", daemon.headers)).json
+
+
+@asynccontextmanager
+async def open_daemon(tmp_path: Path, *options: str, **environment: str) -> AsyncGenerator[Daemon]:
+    """A daemon and the world that examples speak of, for as long as the block runs; nothing may go wrong in it."""
     home = tmp_path / "home"
     home.mkdir()
-    options = ("--offline", "--fs-root", str(tmp_path), "--request-timeout-ms", "300")
+    options = ("--offline", "--fs-root", str(tmp_path), "--request-timeout-ms", "300", *options)
     # No agents but the built-in one: those that are asked what they are might ask others.
-    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin"}
+    environment = {"HOME": str(home), "PATH": "/usr/bin:/bin", **environment}
 
     async def serve(stream: trio.SocketStream) -> None:
         await stream.receive_some(1 << 16)
@@ -162,8 +188,46 @@ async def test_the_daemon_answers_as_its_document_says(tmp_path: Path) -> None:
 
     async with upstream(serve) as port, running(tmp_path / "daemon", *options, **environment) as daemon:
         with open_world(home, daemon, port):
-            findings = await trio.to_thread.run_sync(put_to_the_test, daemon)
-        assert not findings.wrong, "\n".join(findings.wrong)
+            yield daemon
         assert "unexpectedly" not in daemon.said
+
+
+async def test_the_daemon_answers_as_its_document_says(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path) as daemon:
+        findings = await trio.to_thread.run_sync(put_to_the_test, daemon, await document_of(daemon), ALL_BUT_INIT)
+        assert not findings.wrong, "\n".join(findings.wrong)
         for label in findings.labels - SOCKETS:
             assert any(200 <= status < 400 for status in findings.statuses[label]), label
+
+
+async def test_so_does_one_without_a_token_about_all_that_has_to_do_with_sessions(tmp_path: Path) -> None:
+    async with open_daemon(tmp_path, "--no-token", SANDBOX_AGENT_TOKEN="") as daemon:
+        # Whoever is let in is answered in the same way: the boundaries of every schema need not be tried again.
+        few = {**CONFIG["phases"], "coverage": {"enabled": False}}
+        put = partial(put_to_the_test, daemon, await document_of(daemon), SESSIONS, phases=few)
+        findings = await trio.to_thread.run_sync(put)
+        assert not findings.wrong, "\n".join(findings.wrong)
+        assert findings.labels > NO_TOKENS
+        for label in findings.labels:
+            succeeded = any(200 <= status < 400 for status in findings.statuses[label])
+            assert succeeded != (label in NO_TOKENS), label
+
+
+async def test_one_that_waits_refuses_what_makes_no_sense_until_the_example_opens_it(tmp_path: Path) -> None:
+    document = msgspec.json.decode(msgspec.json.encode(make_document(OPERATIONS)))
+    example = document["paths"]["/v1/init"]["post"]["requestBody"]["content"]["application/json"]["example"]
+    mistakes = {
+        "generation": {**CONFIG["generation"], "mode": "negative"},
+        "phases": {**CONFIG["phases"], "examples": {"enabled": False}},
+        # Until then it knows of no method that it would take.
+        "checks": {**CONFIG["checks"], "unsupported_method": {"enabled": False}},
+    }
+    async with running(tmp_path, "--no-token", "--await-init", SANDBOX_AGENT_TOKEN="") as daemon:
+        put = partial(put_to_the_test, daemon, document, "^/v1/(init|health|tickets)$", **mistakes)
+        findings = await trio.to_thread.run_sync(put)
+        assert not findings.wrong, "\n".join(findings.wrong)
+        assert {*findings.statuses["POST /v1/init"]} == {400, 415, 422}
+        assert {*findings.statuses["POST /v1/tickets"]} == {503}
+        headers = {"Content-Type": "application/json"}
+        opened = await exchange(daemon.port, "POST", "/v1/init", headers, msgspec.json.encode(example))
+        assert (opened.status, opened.json) == (200, {"status": "initialized"})

@@ -57,6 +57,9 @@ class Fail:
     status: int
 
 
+TRANSCRIPT_END = "[end of the transcript]"
+"""How a text ends that the daemon has added to a prompt: an agent has lost the conversation and is told it."""
+
 Answer: TypeAlias = Say | Hold | Call | Fail
 
 
@@ -65,7 +68,8 @@ def answer(conversation: Conversation) -> Answer:
         return Say(("A conversation",))
     if conversation.results:
         return Say(("done",))
-    verb, _, rest = (conversation.prompts[-1] if conversation.prompts else "").partition(" ")
+    last = max((at for at, text in enumerate(conversation.prompts) if not text.endswith(TRANSCRIPT_END)), default=None)
+    verb, _, rest = ("" if last is None else conversation.prompts[last]).partition(" ")
     match verb:
         case "say":
             return Say(tuple(f"{number} " for number in range(1, int(rest) + 1)))
@@ -77,7 +81,7 @@ def answer(conversation: Conversation) -> Answer:
         case "hold":
             return Hold()
         case "recite":
-            return Say((json.dumps(conversation.prompts[:-1]),))
+            return Say((json.dumps([text for at, text in enumerate(conversation.prompts) if at != last]),))
         case "fail":
             return Fail(int(rest))
         case _:

@@ -176,6 +176,8 @@ async def test_what_the_daemon_adds_to_the_stream_is_taken_without_a_word(tmp_pa
             "_adapter/invalid_stdout",
             "_sandboxagent/agent/restarted",
             "_sandboxagent/agent/restarting",
+            "_sandboxagent/permission/requested",
+            "_sandboxagent/permission/resolved",
             "_sandboxagent/request/resolved",
             "_sandboxagent/session/recovered",
             "_sandboxagent/turn/failed",

@@ -146,6 +146,8 @@ async def test_a_state_directory_belongs_to_one_server(tmp_path: Path) -> None:
         ("JOURNAL_SYNC", "off"),
         ("RESTART_LIMIT", "-1"),
         ("RESTART_BACKOFF_MS", "-1"),
+        ("MAX_AGENTS", "-1"),
+        ("IDLE_LIMIT", "soon"),
         ("GRACE", "0"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),

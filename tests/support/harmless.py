@@ -19,6 +19,7 @@ import httpx
 import schemathesis
 from schemathesis.hooks import unregister
 
+from .harmless_sessions import INITIALIZE, SESSION_RULES, SessionWorld
 from .repositories import git, new_repository
 
 if sys.version_info >= (3, 14):
@@ -45,7 +46,7 @@ PROCESSES_AT_ONCE = 20
 
 
 class World:
-    """What the examples name: files and a repository below `home`, a session, processes, a port. See `open_world`."""
+    """What the examples name: files and a repository below `home`, sessions, processes, a port. See `open_world`."""
 
     def __init__(self, home: Path, port: int, api: httpx.Client) -> None:
         self.home = home
@@ -57,6 +58,7 @@ class World:
         self.limited = False
         (home / "notes").mkdir()
         self.post("/v1/acp/s1?agent=mock", INITIALIZE)
+        self.sessions = SessionWorld(api)
 
     def post(self, path: str, body: Json) -> Json:
         answer = self.api.post(path, json=body)
@@ -81,9 +83,6 @@ class World:
         if self.started % PROCESSES_AT_ONCE == 0:
             for process in self.api.get("/v1/processes").json()["processes"]:
                 self.api.delete(f"/v1/processes/{self.ended(process['id'])}")
-
-
-INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": 1}}
 
 
 def _processes(world: World, case: Case) -> None:
@@ -182,6 +181,9 @@ def open_world(home: Path, daemon: Daemon, port: int) -> Generator[None]:
             for prefix, rule in RULES.items():
                 if case.path.startswith(prefix):
                     rule(world, case)
+            for prefix, told in SESSION_RULES.items():
+                if case.path.startswith(prefix):
+                    told(world.sessions, case)
 
         schemathesis.hook(before_call)
         try:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from .clients import Seen
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .daemon import Daemon
 
-__all__ = ["Kept", "kept", "visible"]
+__all__ = ["Kept", "copied", "kept", "visible"]
 
 SHOWN = ("a", "n")
 """The origins that streams show: the agent's lines and the daemon's notices."""
@@ -47,3 +49,9 @@ def kept(daemon: Daemon, server: str) -> list[Kept]:
 def visible(events: list[Kept]) -> list[Seen]:
     """What a stream should show of them."""
     return [Seen(event.seq, event.envelope) for event in events if event.origin in SHOWN]
+
+
+def copied(journal: Path, copy: Path) -> None:
+    """The file as it is at this moment, which is what a daemon leaves that is killed at this moment."""
+    with closing(sqlite3.connect(journal)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["TOKEN", "Local", "Resources", "Route", "quart_app", "routes", "script", "serving"]
+__all__ = ["TOKEN", "Local", "Resources", "Route", "agents_file", "quart_app", "routes", "script", "serving"]
 
 TOKEN = "t0ken-of-the-tests"
 
@@ -56,7 +56,7 @@ async def serving(
         data_dir=home / "data",
         port=0,
         token=token,
-        agents_file=_agents_file(home, agents or {}),
+        agents_file=agents_file(home, agents or {}),
         synchronous="NORMAL",
         **config,
     )
@@ -64,7 +64,8 @@ async def serving(
         yield Local(home, daemon.url, token)
 
 
-def _agents_file(home: Path, agents: Mapping[str, Sequence[str]]) -> Path:
+def agents_file(home: Path, agents: Mapping[str, Sequence[str]]) -> Path:
+    """A file that defines the mock agent, and more."""
     home.mkdir(parents=True, exist_ok=True)
     commands = {"mock": [sys.executable, "-m", "sandbox_actors.mock"], **agents}
     environment = {"MOCK_AGENT_HOME": str(home / "agent")}
@@ -108,19 +109,23 @@ class Route:
         return re.sub("<[^>]*>", lambda _: parameter, self.template)
 
 
-def quart_app(data_dir: Path) -> Any:
+def quart_app(data_dir: Path, **config: Any) -> Any:
     """The application below its layers, of a daemon that does not run."""
     nothing = cast("Any", None)  # none of it is touched before a request comes
     others = len(inspect.signature(create_app).parameters) - 1
-    app = cast("Any", create_app(Config(data_dir=data_dir), *[nothing] * others))
+    app = cast("Any", create_app(Config(data_dir=data_dir, **config), *[nothing] * others))
     while not hasattr(app, "url_map"):
         app = app._app
     return app
 
 
-def routes(data_dir: Path) -> list[Route]:
-    """Every route there is, read off the application: one that is added later is tested without being named."""
-    app = quart_app(data_dir)
+def routes(data_dir: Path, **config: Any) -> list[Route]:
+    """Every route there is, read off the application: one that is added later is tested without being named.
+
+    Args:
+      config: of `Config`.
+    """
+    app = quart_app(data_dir, **config)
     methods: dict[tuple[str, bool], set[str]] = {}
     for rule in app.url_map.iter_rules():
         methods.setdefault((rule.rule, rule.websocket), set()).update(rule.methods)

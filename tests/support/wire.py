@@ -172,10 +172,12 @@ class WebSocket:
 
     Attributes:
       refusal: what the server answered in the place of accepting; None once it is open.
+      headers: of the answer to the handshake.
     """
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self.refusal: Answer | None = None
+        self.headers: dict[str, str] = {}
         self._stream = stream
         self._connection = Connection(ConnectionType.CLIENT)
         self._text = ""
@@ -191,6 +193,7 @@ class WebSocket:
             http = _waiting("GET")
             answer = await _read_answer(stream, "GET", http)
             assert answer is not None, "cut in the middle of the handshake"
+            socket.headers = answer.headers
             if answer.status == 101:
                 socket._connection.receive_data(http.trailing_data[0])
             else:

@@ -106,8 +106,11 @@ class Catalog:
                 return (found, *arguments)
         return None
 
-    def launch(self, id: str) -> Launch:
+    def launch(self, id: str, more: Mapping[str, str] | None = None) -> Launch:
         """The command of an agent with its environment.
+
+        Args:
+          more: variables beside those that the agent gets anyway, or in their place.
 
         Raises:
           UnsupportedAgent: there is no such agent.
@@ -124,7 +127,7 @@ class Catalog:
         env = agent_environment(agent, self.environment, self.inherited)
         if self.program is not None:
             env["SANDBOX_AGENT_BIN"] = self.program  # launcher scripts of the public wire run us by it
-        return Launch(argv, {**env, **agent.env}, agent.cwd)
+        return Launch(argv, {**env, **agent.env, **(more or {})}, agent.cwd)
 
     def redactor(self, *more: str) -> Redactor:
         """It knows the secrets of the environment, of the definitions of agents, and some more."""

@@ -127,6 +127,8 @@ class Journal:
           The number of the last one.
         """
         body = envelopes[0] if len(envelopes) == 1 else b"\n".join(envelopes)
+        if body.count(b"\n") >= max(1, len(envelopes)):
+            raise ValueError("an envelope has a line feed in it")  # a page could never be taken apart again
         first = session.next_seq
         session.next_seq = first + len(envelopes)
         session.row.incarnation = incarnation
@@ -135,17 +137,18 @@ class Journal:
         self._submit(_Batch(session, page, committed))
         return page.last
 
-    async def create(self, id: str, agent: str) -> SessionLog:
+    async def create(self, id: str, agent: str, memory: bytes = b"") -> SessionLog:
         """Make a session. Under an id that was deleted the numbers go on.
 
         Args:
           id: not the id of a session that is there.
+          memory: kept with it from the beginning, see `remember`.
 
         Raises:
           JournalUnavailable: the disk takes no writes; there is no session.
         """
         created_ms = time.time_ns() // 1_000_000
-        row = await self._run(lambda store: store.create(id, agent, created_ms), give_up=True)
+        row = await self._run(lambda store: store.create(id, agent, created_ms, memory), give_up=True)
         if row is None:
             raise JournalUnavailable(self.trouble or "the disk refused")
         session = self.sessions[id] = SessionLog(self, row)
@@ -164,12 +167,21 @@ class Journal:
         await self._run(lambda store: store.delete(last), give_up=False)
         self._housekeeper.collect(last.key, last.head + 1)
 
-    def remember(self, session: SessionLog, memory: bytes) -> None:
-        """Keep some bytes with the session: what a later incarnation must know. Written in order with its events."""
+    def remember(self, session: SessionLog, memory: bytes, committed: Callable[[], None] | None = None) -> None:
+        """Keep some bytes with the session: what a later incarnation must know. Written in order with its events.
+
+        Args:
+          committed: called once they are kept; it must neither wait nor raise.
+        """
         session.row.memory = memory
         row = replace(session.row)
+
+        def done(_: object) -> None:
+            if committed is not None:
+                committed()
+
         # The head in the row is only a hint for sessions without pages; the pages know better.
-        self._submit(_Job(lambda store: store.update(row), _ignore))
+        self._submit(_Job(lambda store: store.update(row), done))
 
     async def read(self, session: int, after: int, limit: int) -> list[Page]:
         return await trio.to_thread.run_sync(self._store.read, session, after, limit, limiter=self._reader_seats)
@@ -257,10 +269,6 @@ class Journal:
     async def flush(self) -> None:
         """Wait until everything appended so far is on the disk."""
         await self._run(lambda store: None)
-
-
-def _ignore(_: object) -> None:
-    return None
 
 
 def _join(batches: list[_Batch]) -> dict[SessionLog, list[Page]]:

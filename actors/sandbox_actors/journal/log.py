@@ -162,6 +162,11 @@ class Cursor:
         """Whether there is more to read without waiting."""
         return self._position < self._log.head
 
+    @property
+    def astray(self) -> bool:
+        """Whether it names no event of this journal: the next it yields is a gap, and it does not wait for that."""
+        return self._stale or (self._position >= self._log.next_seq and not self._log.closed)
+
     def close(self) -> None:
         """End the iteration now, also where it waits."""
         self._closed = True
@@ -174,7 +179,7 @@ class Cursor:
         log = self._log
         while not self._closed:
             # Events up to `next_seq - 1` are on their way to the disk; a cursor beyond them is of another journal.
-            if self._stale or (self._position >= log.next_seq and not log.closed):
+            if self.astray:
                 await trio.lowlevel.checkpoint()  # before anything changes: what is cancelled here was not read
                 gap = Gap(log.next_seq, log.next_seq - 1, "epoch" if self._stale else "ahead", log.floor)
                 self._stale = False

@@ -198,12 +198,12 @@ class Store:
             (row.floor, row.head, row.incarnation, row.memory, row.key),
         )
 
-    def create(self, id: str, agent: str, created_ms: int) -> SessionRow:
+    def create(self, id: str, agent: str, created_ms: int, memory: bytes) -> SessionRow:
         """Make a session, or make one again under an id that was deleted: its numbers go on."""
         self._writer.execute(
-            "INSERT INTO sessions (id, agent, created_ms) VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE"
-            " SET agent=excluded.agent, created_ms=excluded.created_ms, deleted=0, memory=X''",
-            (id, agent, created_ms),
+            "INSERT INTO sessions (id, agent, created_ms, memory) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+            " SET agent=excluded.agent, created_ms=excluded.created_ms, deleted=0, memory=excluded.memory",
+            (id, agent, created_ms, memory),
         )
         return next(self._rows("id=?", id))
 

@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from .wire import Json, Object
 
 VERSION = "1"
+API_KEY = "MOCK_AGENT_API_KEY"
+# What may be asked for with MOCK_AGENT_AUTH: a login of a person, or one by a variable.
+LOGINS: dict[str, Object] = {
+    "1": {"id": "mock-login", "name": "Log in"},
+    "env": {"id": "mock-key", "name": "API key", "type": "env_var", "vars": [{"name": API_KEY}]},
+}
 OPTIONAL = ("load", "resume", "list", "close", "delete", "fork")
 
 
@@ -39,8 +45,10 @@ class Agent:
     def __init__(self, wire: Wire, store: Store, questions: Questions, environ: Mapping[str, str]) -> None:
         chosen = environ.get("MOCK_AGENT_CAPABILITIES", ",".join(OPTIONAL)).replace(" ", "").split(",")
         self._capabilities = [name for name in OPTIONAL if name in chosen]
-        self._login_wanted = environ.get("MOCK_AGENT_AUTH") == "1"
-        self._must_login = self._login_wanted
+        self._login = LOGINS.get(environ.get("MOCK_AGENT_AUTH", ""))
+        self._must_login = self._login is not None
+        self._told = environ.get("MOCK_AGENT_TELLS", "modes,configOptions").replace(" ", "").split(",")
+        self._environ = environ
         self._wire = wire
         self._store = store
         self._questions = questions
@@ -56,6 +64,7 @@ class Agent:
             "session/close": self._close,
             "session/delete": self._delete,
             "session/set_mode": self._set_mode,
+            "session/set_model": self._set_model,
             "session/set_config_option": self._set_option,
             "session/prompt": self._prompt,
             CANCEL: self._cancel,
@@ -69,7 +78,7 @@ class Agent:
         if isinstance(version, bool) or not isinstance(version, int | float | str):
             raise read.invalid("protocolVersion must be a number")
         sessions: Object = {name: {} for name in self._capabilities if name != "load"}
-        login: list[Json] = [{"id": "mock-login", "name": "Log in"}] if self._login_wanted else []
+        login: list[Json] = [] if self._login is None else [self._login]
         return {
             "protocolVersion": 1,
             "agentCapabilities": {
@@ -85,8 +94,10 @@ class Agent:
 
     def _authenticate(self, params: Object, request: Object) -> Object:
         chosen = read.text(params, "methodId")
-        if self._login_wanted and chosen != "mock-login":
+        if self._login is not None and chosen != self._login["id"]:
             raise read.invalid(f"no method {chosen!r}")
+        if chosen == "mock-key" and API_KEY not in self._environ:
+            raise RpcError(AUTH_REQUIRED, f"{API_KEY} is not set")
         self._must_login = False
         return {}
 
@@ -97,22 +108,22 @@ class Agent:
         if self._must_login:
             raise RpcError(AUTH_REQUIRED, "Authentication required")
         session = self._open(Session(self._store, new_id(), cwd), servers)
-        return {"sessionId": session.id, **session.state()}
+        return {"sessionId": session.id, **self._state(session)}
 
     def _load(self, params: Object, request: Object) -> Object:
         session = self._reopen("load", params)
         for update in session.replay():
             self._wire.update(session.id, update)
-        return session.state()
+        return self._state(session)
 
     def _resume(self, params: Object, request: Object) -> Object:
-        return self._reopen("resume", params).state()
+        return self._state(self._reopen("resume", params))
 
     def _fork(self, params: Object, request: Object) -> Object:
         cwd, servers = read.directory(params, "/"), read.server_names(params)
         source = self._stored("fork", params)
         session = self._open(source.fork(cwd if "cwd" in params else source.cwd), servers)
-        return {"sessionId": session.id, **session.state()}
+        return {"sessionId": session.id, **self._state(session)}
 
     def _list(self, params: Object, request: Object) -> Object:
         self._offered("list")
@@ -143,16 +154,26 @@ class Agent:
         self._choose(session, "mode", mode)
         return {}
 
+    def _set_model(self, params: Object, request: Object) -> Object:
+        self._choose(self._session(params), "model", read.text(params, "modelId"))
+        return {}
+
     def _set_option(self, params: Object, request: Object) -> Object:
         session = self._session(params)
         self._choose(session, read.text(params, "configId"), read.text(params, "value"))
-        return {"configOptions": session.options()}
+        return self._state(session, "configOptions")
+
+    def _state(self, session: Session, *members: str) -> Object:
+        """What is told of a session: all that agents tell, or what MOCK_AGENT_TELLS leaves of it."""
+        state = session.state()
+        return {name: state[name] for name in members or state if name in self._told}
 
     def _choose(self, session: Session, option: str, value: str) -> None:
         session.choose(option, value)
-        if option == "mode":
+        if option == "mode" and "modes" in self._told:
             self._wire.update(session.id, {"sessionUpdate": "current_mode_update", "currentModeId": value})
-        self._wire.update(session.id, {"sessionUpdate": "config_option_update", "configOptions": session.options()})
+        if "configOptions" in self._told:
+            self._wire.update(session.id, {"sessionUpdate": "config_option_update", "configOptions": session.options()})
 
     # -- turns ---------------------------------------------------------------------------------------------------
 

@@ -107,6 +107,7 @@ COMMANDS: dict[str, tuple[Act, str, str]] = {
     "error": (error, "CODE [MESSAGE]", "answers the prompt with a JSON-RPC error"),
     "crash": (mischief.crash, "[CODE] [N]", "exits at once with that status, after N updates"),
     "signal": (mischief.kill, "NAME", "sends itself a signal"),
+    "deaf": (mischief.deaf, "", "waits for ever; cannot be cancelled"),
     "garbage": (mischief.garbage, "[N]", "N lines on stdout that are no JSON, some no UTF-8"),
     "stderr": (mischief.stderr, "TEXT [N]", "writes N lines to stderr"),
     "ignore-sigterm": (mischief.ignore_sigterm, "", "survives SIGTERM and the end of input from now on"),

@@ -70,6 +70,11 @@ def kill(turn: Turn, words: Words) -> None:
     turn.sleep(SIGNAL_DELAY)
 
 
+def deaf(turn: Turn, words: Words) -> None:
+    turn.say("deaf from now on")
+    threading.Event().wait()
+
+
 def garbage(turn: Turn, words: Words) -> None:
     for number in range(words.whole(len(GARBAGE))):
         turn.check()

@@ -1,8 +1,8 @@
 """The script: what a prompt asks for, as steps to take in order.
 
 The last text block is the script: lines that begin with a command are steps, and the lines between them are echoed.
-Text blocks before it are context and are never obeyed: a transcript that is handed to a new session may quote
-``/crash``, and must not crash it again. Everything else in a prompt is acknowledged by a note.
+Text blocks before it, and a transcript behind it, are context and are never obeyed: a transcript that is handed to a
+new session may quote ``/crash``, and must not crash it again. Everything else in a prompt is acknowledged by a note.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     # A command's name, or "" for text to echo, and its argument.
     Step: TypeAlias = "tuple[str, str]"
+
+TRANSCRIPT_END = "[end of the transcript]"
+"""How a text ends that the daemon adds to a prompt for an agent that has lost the conversation."""
 
 _COMMAND = re.compile(r"/([a-z][a-z-]*\??)(?:[ \t]+(.*))?", re.DOTALL)
 
@@ -98,7 +101,9 @@ class Prompt:
                     self._embed(members(block.get("resource"), "resource"))
                 case kind:
                     raise invalid(f"no such content block: {kind!r}")
-        *before, self.script = texts or [""]
+        told = [words for words in texts if words.endswith(TRANSCRIPT_END)]
+        *before, self.script = [words for words in texts if words not in told] or [""]
+        self.context[:0] = told
         self.context[:0] = before
 
     def steps(self) -> list[Step]:

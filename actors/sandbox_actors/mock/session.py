@@ -56,8 +56,7 @@ class Session:
         """Another session with the same past."""
         twin = Session(self._store, new_id(), cwd)
         for option, value in self.chosen.items():
-            if value != twin.chosen[option]:
-                twin.choose(option, value)
+            twin.choose(option, value)  # also what is so anyway: a session that nothing was said in is on disk by it
         for role, text in self.entries:
             twin.remember(role, text)
         return twin
@@ -86,6 +85,10 @@ class Session:
         modes: list[Json] = [{"id": mode, "name": name} for mode, name in MODES.items()]
         return {"currentModeId": self.chosen["mode"], "availableModes": modes}
 
+    def models(self) -> Object:
+        models: list[Json] = [{"modelId": model, "name": name} for model, name in OPTIONS["model"][1].items()]
+        return {"currentModelId": self.chosen["model"], "availableModels": models}
+
     def options(self) -> list[Json]:
         return [
             {
@@ -101,7 +104,7 @@ class Session:
 
     def state(self) -> Object:
         """What the answer to new, load, resume and fork tells about a session."""
-        return {"modes": self.modes(), "configOptions": self.options()}
+        return {"modes": self.modes(), "models": self.models(), "configOptions": self.options()}
 
     def info(self) -> Object:
         """The session as `session/list` shows it."""

@@ -27,17 +27,28 @@ from . import (
     directory_config,
     files,
     git,
+    history,
+    init,
+    permissions,
     ports,
     processes,
+    remote,
     searching,
+    sessions,
     system,
     terminals,
+    tokens,
+    turns,
 )
 from .document import make_document
 
 __all__ = ["OPERATIONS", "openapi_routes"]
 
-FAMILIES = (system, acp, agents, directory_config, files, archives, searching, processes, terminals, ports, git)
+FAMILIES = (
+    *(system, init, tokens),
+    *(sessions, turns, permissions, history, acp, remote, agents, directory_config),
+    *(files, archives, searching, processes, terminals, ports, git),
+)
 
 OPERATIONS = tuple(operation for family in FAMILIES for operation in family.OPERATIONS)
 

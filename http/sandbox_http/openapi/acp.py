@@ -64,6 +64,7 @@ MAKING = (
     Trouble("install_failed"),
     Trouble("stream_error"),
     Trouble("journal_unavailable"),
+    Trouble("agent_limit"),
     OVERLOADED,
     SHUTTING_DOWN,
 )

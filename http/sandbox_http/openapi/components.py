@@ -14,7 +14,16 @@ import msgspec
 from sandbox_actors.git.clone import Progress
 from sandbox_actors.git.history import BranchInfo, Commit, Head, Log, Person
 from sandbox_actors.git.status import Branch, Change, Status
+from sandbox_actors.permissions.permission import Option
+from sandbox_actors.permissions.policy import Policy, Rule
+from sandbox_actors.transcript_entries import Ended, Message, Missing, Note, Plan, Prompted, ToolCall
+from sandbox_actors.usage import Context, Tokens, UsageTotal
 
+from ..sessions.answers import PermissionView, PromptView, SessionView, TurnView
+from ..sessions.content import Resource
+from ..sessions.exports import UsageView
+from ..sessions.listing import SessionsView
+from ..token_routes import NewTokenView, TicketView, TokenView
 from .operation import Shape
 
 if TYPE_CHECKING:
@@ -38,6 +47,29 @@ NAMES: Mapping[str, str] = {
         (Person, "GitPerson"),
         (Progress, "GitProgress"),
         (Status, "GitStatus"),
+        (Option, "PermissionOption"),
+        (PermissionView, "Permission"),
+        (Policy, "PermissionPolicy"),
+        (Rule, "PermissionRule"),
+        (PromptView, "EndedTurn"),
+        (Resource, "EmbeddedResource"),
+        (SessionView, "Session"),
+        (SessionsView, "SessionPage"),
+        (TurnView, "Turn"),
+        (Ended, "TranscriptTurnEnded"),
+        (Message, "TranscriptMessage"),
+        (Missing, "TranscriptGap"),
+        (Note, "TranscriptNote"),
+        (Plan, "TranscriptPlan"),
+        (Prompted, "TranscriptPrompt"),
+        (ToolCall, "TranscriptToolCall"),
+        (Context, "ContextUsage"),
+        (Tokens, "TokenCounts"),
+        (UsageTotal, "TotalUsage"),
+        (UsageView, "SessionUsage"),
+        (NewTokenView, "NewToken"),
+        (TicketView, "Ticket"),
+        (TokenView, "Token"),
     )
 }
 """What structs are called here whose own names say enough only where they are at home."""

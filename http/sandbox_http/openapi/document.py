@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+from ..scopes import EVERY, PUBLIC, WEBSOCKET, needed
 from .components import Components
 from .operation import Trouble
 from .problems import PROBLEM, responses_of
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from sandbox_actors.envelope import Json
 
+    from ..scopes import ScopeName
     from .operation import Answer, Body, Content, Operation, Parameter
 
 __all__ = ["make_document"]
@@ -29,6 +31,9 @@ Coding agents in a sandbox: sessions, files, processes, terminals, ports and git
   say that they are alive.
 - An operation with the response 101 is a WebSocket where the request is a handshake; what is spoken stands in
   `x-websocket`. Without a handshake it answers as its other responses say.
+- Beside each way to give a token stands the scope that it needs, of `read`, `prompt`, `exec` and `admin`; where none
+  stands, any token will do. A server without a token asks for none.
+- A server that was started with `--await-init` answers 503 `awaiting_init` until it got `POST /v1/init`.
 - Clients of the public 0.4 wire are served unchanged. Answers may get more members at any time."""
 
 SECURITY = {
@@ -41,10 +46,9 @@ SECURITY = {
     },
 }
 
-SCOPES: list[str] = []
-"""Of a token: it is for everything."""
-
 TOKEN_NEEDED = Trouble("token_invalid")
+OTHER_TOKEN_NEEDED = Trouble("forbidden_scope")
+AWAITING_INIT = Trouble("awaiting_init")
 
 
 def make_document(operations: Sequence[Operation]) -> dict[str, Json]:
@@ -73,7 +77,7 @@ def make_document(operations: Sequence[Operation]) -> dict[str, Json]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "security": [{}, *({name: SCOPES} for name in SECURITY)],
+        "security": _security(EVERY),
         "tags": [{"name": tag} for tag in dict.fromkeys(operation.tag for operation in operations)],
         "paths": paths,
         "components": {
@@ -88,22 +92,44 @@ def _operation(operation: Operation, components: Components, responses: dict[str
     told: dict[str, Json] = {"operationId": operation.id, "tags": [operation.tag], "summary": operation.summary}
     if operation.description:
         told["description"] = operation.description
-    if operation.open:
-        told["security"] = []
+    need = needed(operation.method.upper(), operation.path)
+    if need != EVERY:
+        told["security"] = _security(need)
     if operation.parameters:
         told["parameters"] = [_parameter(parameter, components) for parameter in operation.parameters]
     if operation.body is not None:
         told["requestBody"] = _body(operation.body, components)
     answers: dict[str, Json] = {}
     if operation.socket:
-        told["x-websocket"] = operation.socket
+        told["x-websocket"] = operation.socket + _other_scope(operation.path, need)
         answers["101"] = {"description": "The WebSocket is open."}
     for answer in operation.answers:
         answers["default" if answer.status is None else str(answer.status)] = _answer(answer, components)
-    troubles = (*EVERYWHERE, *operation.troubles, *(() if operation.open else (TOKEN_NEEDED,)))
+    troubles = (*EVERYWHERE, *operation.troubles, *_refusals(operation, need))
     answers |= _problems(troubles, responses, alone="default" not in answers)
     told["responses"] = dict(sorted(answers.items()))
     return told
+
+
+def _security(need: frozenset[ScopeName]) -> list[Json]:
+    """Who may come in; a server on loopback may have no token. OpenAPI 3.1 takes what a token is good for as roles."""
+    if need == PUBLIC:
+        return []
+    scopes = [] if need == EVERY else sorted(need)
+    return [{}, *({name: scopes} for name in SECURITY)]
+
+
+def _other_scope(path: str, need: frozenset[ScopeName]) -> str:
+    others = needed(WEBSOCKET, path)
+    return "" if others == need else f" The token needs the scope {' or '.join(sorted(others))}."
+
+
+def _refusals(operation: Operation, need: frozenset[ScopeName]) -> list[Trouble]:
+    """Of whoever comes without the token that is needed, or too early."""
+    troubles = [] if need == PUBLIC else [TOKEN_NEEDED]
+    if need not in (PUBLIC, EVERY):
+        troubles.append(OTHER_TOKEN_NEEDED)
+    return troubles if operation.early else [*troubles, AWAITING_INIT]
 
 
 def _parameter(parameter: Parameter, components: Components) -> dict[str, Json]:

@@ -97,7 +97,7 @@ class Operation:
       id: unique, a name for a function.
       troubles: beside those that every operation has.
       socket: what is spoken where the request is the handshake of a WebSocket; empty where it must not be.
-      open: whether no token is asked for.
+      early: whether it is also served by a daemon that waits for `POST /v1/init`.
     """
 
     method: Method
@@ -111,4 +111,4 @@ class Operation:
     body: Body | None = None
     description: str = ""
     socket: str = ""
-    open: bool = False
+    early: bool = False

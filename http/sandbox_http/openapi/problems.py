@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from sandbox_actors.errors import PROBLEM_PREFIX
 
 from ..problems import TABLE
+from ..scopes import SCOPES
 from .operation import Shape
-from .schema import ANYTHING, COUNT, TEXT, any_of, items, record
+from .schema import ANYTHING, COUNT, TEXT, any_of, items, one_of, record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,10 +32,19 @@ PROBLEM = Shape(
         {
             "details": ANYTHING,
             "agent": TEXT,
+            "agentCode": {"type": "integer"},
+            "agentMessage": TEXT,
+            "authMethods": items(TEXT),
+            "by": TEXT,
             "directory": TEXT,
             "exitCode": {"type": "integer"},
+            "neededScopes": items(one_of(*SCOPES)),
+            "optionId": TEXT,
+            "outcome": TEXT,
             "port": COUNT,
+            "scopes": items(one_of(*SCOPES)),
             "sessionId": TEXT,
+            "signal": COUNT,
             "stderr": any_of(TEXT, items(TEXT)),
         },
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .answers import document
 from .operation import Operation, Shape, Trouble
-from .schema import COUNT, OBJECT, TEXT, always, items, optional, record
+from .schema import COUNT, OBJECT, TEXT, always, items, one_of, optional, record
 
 __all__ = ["OPERATIONS"]
 
@@ -45,7 +45,6 @@ OPERATIONS = (
         "system",
         "The server's name",
         (document("What this is.", record({"name": TEXT, "docs": TEXT})),),
-        open=True,
     ),
     Operation(
         "get",
@@ -53,7 +52,8 @@ OPERATIONS = (
         "health",
         "system",
         "Whether the process lives",
-        (document("It does.", record({"status": always("ok")})),),
+        (document("It does; before `POST /v1/init`, it waits.", record({"status": one_of("ok", "awaiting_init")})),),
+        early=True,
     ),
     Operation(
         "get",

@@ -8,17 +8,27 @@ __all__ = [
     "EVERYWHERE",
     "FILES",
     "JSON_BODY",
+    "LIMITED",
     "NOT_ACCEPTABLE",
     "NO_ENDPOINT",
+    "NO_SESSION",
     "OVERLOADED",
+    "SESSION_BODY",
     "SHUTTING_DOWN",
     "STREAMED_BODY",
+    "TOLD",
     "WRITING",
 ]
 
 NOT_ACCEPTABLE = Trouble("not_acceptable")
 OVERLOADED = Trouble("overloaded")
 SHUTTING_DOWN = Trouble("shutting_down")
+
+LIMITED = Trouble("agent_limit")
+NO_SESSION = Trouble("session_not_found")
+
+TOLD = (NO_SESSION, Trouble("session_closed"), OVERLOADED)
+"""A session that is told something is not there, ends meanwhile, or has too much to read."""
 
 NO_ENDPOINT = Trouble("invalid_request", 404)
 """A part of the path has a form that leads nowhere."""
@@ -28,6 +38,9 @@ EVERYWHERE = (Trouble("invalid_request"), Trouble("permission_denied"), Trouble(
 
 STREAMED_BODY = (Trouble("timeout", 408), Trouble("invalid_request", 413))
 """Nothing of the body comes any more; it is too large."""
+
+SESSION_BODY = (*STREAMED_BODY, Trouble("unsupported_media_type"))
+"""It is not declared as JSON; where it has another shape, that is `invalid_request` as usual."""
 
 JSON_BODY = (*STREAMED_BODY, Trouble("unsupported_media_type"), Trouble("invalid_request", 422))
 """It is not declared as JSON, or has another shape."""

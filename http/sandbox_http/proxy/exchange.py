@@ -19,6 +19,7 @@ from .upstream import TAKES_WITHIN, connect, give
 
 if TYPE_CHECKING:
     from ..guard import AsgiMessage, Receive, Scope, Send
+    from ..tokens import Tokens
     from .headers import Target
 
 __all__ = ["Exchange", "refuse"]
@@ -33,12 +34,12 @@ class Exchange:
     """See the module.
 
     Args:
-      token: the daemon's own; without one, pages are put into a sandbox.
+      tokens: the daemon's own; where none is needed, pages are put into a sandbox.
     """
 
-    def __init__(self, target: Target, token: str | None, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, target: Target, tokens: Tokens | None, scope: Scope, receive: Receive, send: Send) -> None:
         self._target = target
-        self._token = token
+        self._tokens = tokens
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -142,7 +143,7 @@ class Exchange:
         body, more = message.get("body", b""), message.get("more_body", False)
         data = b""
         if head:
-            headers = request_headers(self._scope, self._target, self._token)
+            headers = request_headers(self._scope, self._target, self._tokens)
             headers.append((b"connection", b"close"))
             if (more or body) and not has(headers, b"content-length"):
                 headers.append((b"transfer-encoding", b"chunked"))
@@ -180,7 +181,7 @@ class Exchange:
             raise trio.BrokenResourceError
         elif isinstance(event, h11.Response):
             self._begun = True
-            headers = response_headers(event.headers, self._target, sandboxed=self._token is None)
+            headers = response_headers(event.headers, self._target, sandboxed=self._tokens is None)
             await self._send({"type": "http.response.start", "status": event.status_code, "headers": headers})
         elif isinstance(event, h11.Data):
             await self._send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})

@@ -7,7 +7,6 @@ since the origin is the daemon's, and other ports share it.
 
 from __future__ import annotations
 
-import hmac
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..guard import Scope
+    from ..tokens import Tokens
 
 __all__ = ["Headers", "Target", "has", "request_headers", "response_headers"]
 
@@ -101,11 +101,11 @@ class Target:
         return tuple(b"%b:%d" % (name, self.port) for name in names) + (names if self.port == 80 else ())
 
 
-def request_headers(scope: Scope, target: Target, token: str | None) -> Headers:
+def request_headers(scope: Scope, target: Target, tokens: Tokens | None) -> Headers:
     """What the application gets.
 
     Args:
-      token: the daemon's own, which is none of the application's business.
+      tokens: the daemon's own, which are none of the application's business.
     """
     given: Headers = [(bytes(name).lower(), bytes(value)) for name, value in scope["headers"]]
     chunked = has(given, b"transfer-encoding")
@@ -114,7 +114,7 @@ def request_headers(scope: Scope, target: Target, token: str | None) -> Headers:
     for name, value in given:
         if name in left_out or (name == b"content-length" and chunked):
             continue
-        if name == b"authorization" and token is not None and _holds(value, token):
+        if name == b"authorization" and tokens is not None and tokens.knows(value.partition(b" ")[2].strip()):
             continue
         headers.append((name, _origin(value, given, target) if name == b"origin" else value))
     return [*headers, *_forwarded(scope, given, target)]
@@ -150,10 +150,6 @@ def has(headers: Headers, wanted: bytes) -> bool:
 def _named_in_connection(headers: Headers) -> frozenset[bytes]:
     named = {part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b",")}
     return frozenset(named - {b"content-length"})  # without it the end of the body would be another one
-
-
-def _holds(value: bytes, token: str) -> bool:
-    return hmac.compare_digest(value.partition(b" ")[2].strip(), token.encode())
 
 
 def _first(headers: Headers, wanted: bytes) -> bytes | None:

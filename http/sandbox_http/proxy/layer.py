@@ -19,6 +19,7 @@ from .socket import Relay
 if TYPE_CHECKING:
     from ..guard import ASGIApp, Receive, Scope, Send
     from ..streams import Streams
+    from ..tokens import Tokens
 
 __all__ = ["Proxy", "is_proxied"]
 
@@ -39,14 +40,14 @@ class Proxy:
     """ASGI middleware below the guard.
 
     Args:
-      token: the daemon's own.
+      tokens: the daemon's own; None: none is needed.
       largest_message: bytes of the largest message of a WebSocket.
       streams: tells of the shutdown.
     """
 
-    def __init__(self, app: ASGIApp, token: str | None, largest_message: int, streams: Streams) -> None:
+    def __init__(self, app: ASGIApp, tokens: Tokens | None, largest_message: int, streams: Streams) -> None:
         self._app = app
-        self._token = token
+        self._tokens = tokens
         self._largest_message = largest_message
         self._streams = streams
         self._under_way = 0
@@ -73,11 +74,11 @@ class Proxy:
 
     async def _pass(self, target: Target, problem: Problem | None, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await Exchange(target, self._token, scope, receive, send).run(problem)
+            await Exchange(target, self._tokens, scope, receive, send).run(problem)
         elif problem is not None:
             await refuse(scope, send, problem)
         else:
-            await Relay(target, self._token, self._largest_message, self._streams, scope, receive, send).run()
+            await Relay(target, self._tokens, self._largest_message, self._streams, scope, receive, send).run()
 
     def _refuses(self, port: int, scope: Scope) -> Problem | None:
         if not 1 <= port <= LARGEST_PORT:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from ..guard import Receive, Scope, Send
     from ..streams import Streams
+    from ..tokens import Tokens
     from .headers import Target
 
 __all__ = ["Relay"]
@@ -66,7 +67,7 @@ class Relay:
     def __init__(
         self,
         target: Target,
-        token: str | None,
+        tokens: Tokens | None,
         largest_message: int,
         streams: Streams,
         scope: Scope,
@@ -74,7 +75,7 @@ class Relay:
         send: Send,
     ) -> None:
         self._target = target
-        self._token = token
+        self._tokens = tokens
         self._largest = largest_message
         self._streams = streams
         self._scope = scope
@@ -129,7 +130,7 @@ class Relay:
             host=self._target.host.decode(),
             target=self._target.path.decode(),
             subprotocols=[name for name in self._scope["subprotocols"] if name],
-            extra_headers=request_headers(self._scope, self._target, self._token)[1:],  # without the host
+            extra_headers=request_headers(self._scope, self._target, self._tokens)[1:],  # without the host
         )
         name = f"port {self._target.port}"
         try:
@@ -156,7 +157,7 @@ class Relay:
             raise Problem("timeout", f"{name} has not answered the handshake within {SHAKES_WITHIN:g} s") from None
 
     async def _pass_refusal(self, stream: trio.SocketStream, refusal: RejectConnection) -> None:
-        headers = response_headers(refusal.headers, self._target, sandboxed=self._token is None)
+        headers = response_headers(refusal.headers, self._target, sandboxed=self._tokens is None)
         start = {"type": "websocket.http.response.start", "status": refusal.status_code, "headers": headers}
         await self._send(start)
         with suppress(trio.BrokenResourceError, ProtocolError):

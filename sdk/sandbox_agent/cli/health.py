@@ -36,5 +36,6 @@ def look(url: str, token: str | None) -> Health:
     except httpx.RequestError:
         return "stranger"  # it speaks something else than HTTP
     if answer.is_success and answer.headers.get("content-type", "").startswith("application/json"):
-        return "healthy" if b'"ok"' in answer.content else "stranger"
+        ours = b'"ok"' in answer.content or b'"awaiting_init"' in answer.content
+        return "healthy" if ours else "stranger"
     return "other token" if b"urn:sandbox-agent:error:token_invalid" in answer.content else "stranger"

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from .options import data_dir_option, env, flags, program_path
+from .options import Failure, data_dir_option, env, flags, program_path
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["demo", "mock_agent", "mock_agent_process", "server"]
 
@@ -22,6 +25,18 @@ DAY = 24 * 60 * 60
     click.option("-p", "--port", default=2468, type=click.IntRange(0, 65535), show_default=True, **env("PORT")),
     click.option("-t", "--token", "own_token", help="As the option of the whole command.  [env: SANDBOX_AGENT_TOKEN]"),
     click.option("-n", "--no-token", "own_no_token", is_flag=True, help="As the option of the whole command."),
+    click.option(
+        "--tokens-file", type=click.Path(path_type=Path, dir_okay=False), **env("TOKENS_FILE"),
+        help="TOML or JSON file of further tokens, with scopes and expiry; read again on SIGHUP.",
+    ),
+    click.option(
+        "--await-init", is_flag=True, **env("AWAIT_INIT"),
+        help="Do nothing until POST /v1/init has given the token, once.",
+    ),
+    click.option(
+        "--init-secret-file", type=click.Path(path_type=Path, dir_okay=False), **env("INIT_SECRET_FILE"),
+        help="File of a secret that POST /v1/init has to bring along.  [or env var: SANDBOX_AGENT_INIT_SECRET]",
+    ),
     click.option(
         "-O", "--cors-allow-origin", multiple=True, metavar="ORIGIN", **env("CORS_ALLOW_ORIGIN"),
         help="A web page's origin that may call this server; repeatable.",
@@ -37,6 +52,10 @@ DAY = 24 * 60 * 60
     click.option(
         "--agents", type=click.Path(path_type=Path, dir_okay=False), **env("AGENTS"),
         help="TOML or JSON file that defines agents of your own.",
+    ),
+    click.option(
+        "--default-agent", metavar="AGENT", **env("DEFAULT_AGENT"),
+        help="The agent that clients of /acp get who name none.  [default: they must name one]",
     ),
     click.option(
         "--offline", is_flag=True, **env("OFFLINE"), help="Install no agents: refuse at once what would need a network."
@@ -94,6 +113,27 @@ DAY = 24 * 60 * 60
         **env("RESTART_BACKOFF_MS"), help="Delay of the first restart; it doubles with each further crash.",
     ),
     click.option(
+        "--queue-limit", default=8, type=click.IntRange(min=0), show_default=True, **env("QUEUE_LIMIT"),
+        help="Prompts that may wait in a session whose client says nothing of it.",
+    ),
+    click.option(
+        "--turn-deadline-ms", type=click.IntRange(min=1), **env("TURN_DEADLINE_MS"),
+        help="Cancel a turn that takes longer, in a session whose client says nothing of it.  [default: never]",
+    ),
+    click.option(
+        "--transcript-limit", default=48 << 10, type=click.IntRange(min=0), show_default=True,
+        **env("TRANSCRIPT_LIMIT"),
+        help="Bytes of the transcript that an agent is told which has lost the conversation; 0: none.",
+    ),
+    click.option(
+        "--max-agents", default=0, type=click.IntRange(min=0), **env("MAX_AGENTS"),
+        help="Agents that run at a time; for one more, the one that is idle longest is ended.  [default: no limit]",
+    ),
+    click.option(
+        "--idle-limit", default=0.0, type=click.FloatRange(min=0), metavar="SECONDS", **env("IDLE_LIMIT"),
+        help="End an agent that has had nothing to do for so long, until it has something.  [default: never]",
+    ),
+    click.option(
         "--grace", default=8.0, type=click.FloatRange(min=0.1), show_default=True, **env("GRACE"),
         help="Seconds that a shutdown may take.",
     ),
@@ -114,6 +154,9 @@ def server(
     port: int,
     own_token: str | None,
     own_no_token: bool,
+    tokens_file: Path | None,
+    await_init: bool,
+    init_secret_file: Path | None,
     cors_allow_origin: tuple[str, ...],
     cors_allow_method: tuple[str, ...],
     cors_allow_header: tuple[str, ...],
@@ -121,6 +164,7 @@ def server(
     data_dir: Path,
     state_dir: Path | None,
     agents: Path | None,
+    default_agent: str | None,
     offline: bool,
     require_preinstall: bool,
     inherit_env: tuple[str, ...],
@@ -135,6 +179,11 @@ def server(
     journal_sync: Literal["full", "normal"],
     restart_limit: int,
     restart_backoff_ms: int,
+    queue_limit: int,
+    turn_deadline_ms: int | None,
+    transcript_limit: int,
+    max_agents: int,
+    idle_limit: float,
     grace: float,
     log_level: str,
     log_format: str,
@@ -165,6 +214,7 @@ def server(
         cors=Cors(cors_allow_origin, cors_allow_method, cors_allow_header, cors_allow_credentials),
         state_dir=None if state_dir is None else state_dir.absolute(),
         agents_file=agents,
+        default_agent=default_agent,
         offline=offline,
         preinstalled_only=require_preinstall,
         max_body=max_body,
@@ -174,19 +224,47 @@ def server(
         retention=Retention(retention_days * DAY or None, retention_events or None, retention_bytes or None),
         synchronous="NORMAL" if journal_sync == "normal" else "FULL",
         restart=RestartPolicy(intensity=restart_limit, backoff=restart_backoff_ms / 1000),
+        queue_limit=queue_limit,
+        turn_deadline=None if turn_deadline_ms is None else turn_deadline_ms / 1000,
+        transcript_limit=transcript_limit,
+        max_agents=max_agents,
+        idle_limit=idle_limit,
         grace=grace,
         program=program_path(),
         inherited=tuple(pattern for given in inherit_env for pattern in given.replace(",", " ").split()),
         trust_directory_config=trust_directory_config,
+        tokens_file=tokens_file,
+        await_init=await_init,
+        init_secret=_init_secret(init_secret_file) if await_init else None,
     )
-    redactor = Redactor({*secrets_in(os.environ), *([token] if token else [])})
+    redactor = Redactor({*secrets_in(os.environ), *filter(None, [token, config.init_secret])})
     set_up_logs(log_level, as_json=log_format == "json", redactor=redactor)
     try:
         trio.run(run_daemon, config)
     except* BadConfig as group:
-        for error in group.exceptions:
+        for error in _leaves(group):
             click.echo(f"sandbox-agent: {redactor.redact(str(error))}", err=True)
         sys.exit(1)
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
+    """The errors in a group, however deep."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _init_secret(file: Path | None) -> str | None:
+    """The secret that whoever initializes us has to know; never an argument, which other users could see."""
+    if file is None:
+        return os.environ.get("SANDBOX_AGENT_INIT_SECRET")
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Failure(f"cannot read --init-secret-file {file}: {reason}") from None
 
 
 @click.command()
