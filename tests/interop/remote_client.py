@@ -2,7 +2,7 @@
 
 It is run by a Python of its own, says by lines of JSON on stdout what it found, and takes from its environment where
 the server is and what to prompt: `SCENARIO` is an object with `url`, `headers`, `transport` (`http` or `ws`), `cwd`,
-and the texts `stream`, `ask`, `hold` and `recite`.
+the texts `stream`, `ask`, `hold` and `recite`, and `replayed`: what must come of the agent's first answer.
 """
 
 from __future__ import annotations
@@ -103,6 +103,10 @@ async def main() -> None:
     async with connected(bob) as connection:
         await connection.initialize(protocol_version=acp.PROTOCOL_VERSION)
         await connection.load_session(cwd=SCENARIO["cwd"], session_id=session, mcp_servers=[])
+        if SCENARIO["transport"] == "http":
+            # The server sends the replay first; but by another socket: a busy client may read this one first.
+            said, heard = SCENARIO["stream"], SCENARIO["replayed"]
+            await bob.until(lambda: said in bob.said("user_message_chunk") and heard in bob.said())
         tell("loaded", prompts=bob.said("user_message_chunk"), answers=bob.said())
         before = len(bob.said())
         stop_reason = await prompt(connection, session, "recite")
