@@ -108,18 +108,20 @@ class Forking:
 
 
 @asynccontextmanager
-async def forked(source: Session, changes: Changes) -> AsyncGenerator[Setup]:
+async def forked(source: Session, changes: Changes, generation: int | None) -> AsyncGenerator[Setup]:
     """A fork of a session, as the setup of the one that is to go on with it; is that not made, the fork is dropped.
 
     Args:
       changes: what is to be different in it: title, tags, mode, model, config.
+      generation: of the owner who asks for it, where it has one.
 
     Raises:
       Refusal: as `Forking.ask`.
+      StaleGeneration.
       SessionOpenFailed: the agent does not make one.
     """
     setup = _setup(source, changes)
-    made = await source.ref.ask(Fork())
+    made = await source.fence.ask(Fork(), generation)
     id = await _answered(source.log.row.agent, made)
     try:
         if made.refusal is not None:

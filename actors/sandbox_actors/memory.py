@@ -8,6 +8,7 @@ Sources: ACP protocol version 1, Initialization and Session Setup.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -15,13 +16,18 @@ from msgspec import UNSET, Raw, UnsetType
 
 from .acp_session import SETTING, AcpSession, Told
 from .envelope import members_of, text_of
+from .kept_turns import KeptTurn
 from .native import Setup
+from .native_turns import RECENT
 from .permissions.permission import OpenPermission
 
 if TYPE_CHECKING:
     from .envelope import Head, Json
 
-__all__ = ["OPENING", "AcpSession", "Keyed", "McpCapabilities", "Memory", "OpenTurn", "Turn"]
+__all__ = ["OPENING", "AcpSession", "Keyed", "McpCapabilities", "Memory", "Turn"]
+
+LAST_MEMBER = re.compile(rb',"generation":(\d{1,19})}\Z')
+"""The end of what is kept, also where it cannot be read for its depth."""
 
 REMEMBERED = 64
 """ACP sessions of one agent process that are brought back after a crash: the newest ones."""
@@ -60,12 +66,6 @@ class Turn(msgspec.Struct):
     session_id: str | None
 
 
-class OpenTurn(msgspec.Struct):
-    """A native turn that has not ended."""
-
-    id: str
-
-
 class Keyed(msgspec.Struct, omit_defaults=True):
     """The turn that was made under an idempotency key, as far as a later daemon must know it.
 
@@ -95,12 +95,14 @@ class Memory(msgspec.Struct):
       main: the ACP session that the daemon opened for a native session; None before.
       agent: what the agent last said of itself: the members of its answer to `initialize`.
       open_turns: the native ones, in their order.
+      ended_turns: the newest of those that have ended, oldest first.
       keys: idempotency keys of prompts, oldest first.
       made_by: idempotency key and fingerprint of the request that made the session, if it had one.
       closed: a client has closed it for good.
       active_ms: when something last happened in it.
       permissions: what the agent has asked and nobody has answered.
       remembered: what was answered with "always", see `permissions.remembered`.
+      generation: of the newest owner that has acted, see `fencing`; 0: none had one.
     """
 
     initialize: Raw | UnsetType = UNSET
@@ -111,13 +113,15 @@ class Memory(msgspec.Struct):
     setup: Setup = msgspec.field(default_factory=Setup)
     main: str | None = None
     agent: dict[str, Raw] = {}
-    open_turns: list[OpenTurn] = []
+    open_turns: list[KeptTurn] = []
+    ended_turns: list[KeptTurn] = []
     keys: dict[str, Keyed] = {}
     made_by: tuple[str, str] | None = None
     closed: bool = False
     active_ms: int = 0
     permissions: list[OpenPermission] = []
     remembered: dict[str, str] = {}
+    generation: int = 0  # the last one: see `LAST_MEMBER`
 
     @property
     def target(self) -> str | None:
@@ -135,6 +139,10 @@ class Memory(msgspec.Struct):
         while len(self.keys) > KEYS:
             del self.keys[next(iter(self.keys))]
 
+    def keep_turn(self, ended: KeptTurn) -> None:
+        """Remember a native turn that has ended."""
+        self.ended_turns = [*self.ended_turns, ended][-RECENT:]
+
     @staticmethod
     def wants(method: str) -> bool:
         """Whether there is anything to learn from a request of this method, so that its params must be kept."""
@@ -145,8 +153,10 @@ class Memory(msgspec.Struct):
         try:
             return msgspec.json.decode(text, type=cls) if text else cls()
         except (msgspec.MsgspecError, RecursionError):
-            # Params nested as deeply as an envelope may be are one level too deep in here. The session starts anew.
-            return cls()
+            # Params nested as deeply as an envelope may be are one level too deep in here. The session starts anew;
+            # only who may act in it is not forgotten.
+            known = LAST_MEMBER.search(text)
+            return cls() if known is None else cls(generation=int(known[1]))
 
     def dump(self) -> bytes:
         return msgspec.json.encode(self)

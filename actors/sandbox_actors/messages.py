@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from sandbox_supervisor import Reply, Request
 
@@ -38,6 +38,7 @@ __all__ = [
     "CancelTurn",
     "Close",
     "CloseSession",
+    "Fenced",
     "Fork",
     "ForkEnded",
     "Forked",
@@ -55,6 +56,8 @@ __all__ = [
     "Served",
     "TurnOverdue",
 ]
+
+R_co = TypeVar("R_co", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +203,14 @@ class ForkEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Fenced(Request[R_co]):
+    """Any request that acts, of an owner with a number: see `fencing`."""
+
+    generation: int
+    request: Request[R_co]
+
+
+@dataclass(frozen=True, slots=True)
 class IdleOverdue:
     """The agent may have had nothing to do for as long as the session's limit is."""
 
@@ -336,6 +347,7 @@ Message: TypeAlias = (
     | CloseSession
     | Restart
     | Hibernate
+    | Fenced[object]
     | Fork
     | ForkEnded
     | IdleOverdue

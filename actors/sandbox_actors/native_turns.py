@@ -15,16 +15,18 @@ from sandbox_supervisor import Reply
 from .errors import TurnNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from msgspec import Raw
 
     from .envelope import Json
 
-__all__ = ["Outcome", "Turn", "Turns"]
+__all__ = ["RECENT", "Outcome", "Turn", "Turns"]
 
 Outcome: TypeAlias = Literal["completed", "cancelled", "failed"]
 
 RECENT = 100
-"""Ended turns that are kept in memory; the journal has them all."""
+"""Ended turns that are told one by one; the journal has them all."""
 
 
 @dataclass(slots=True, eq=False)
@@ -67,12 +69,16 @@ class Turn:
 
 
 class Turns:
-    """The turns of one session."""
+    """The turns of one session.
 
-    def __init__(self) -> None:
+    Args:
+      ended: those of earlier daemons, oldest first.
+    """
+
+    def __init__(self, ended: Iterable[Turn]) -> None:
         self.running: Turn | None = None
         self._queued: deque[Turn] = deque()
-        self._recent: deque[Turn] = deque(maxlen=RECENT)
+        self._recent: deque[Turn] = deque(ended, maxlen=RECENT)
 
     @property
     def queued(self) -> tuple[Turn, ...]:

@@ -39,6 +39,7 @@ __all__ = [
     "permission_requested",
     "permission_resolved",
     "request_resolved",
+    "session_claimed",
     "session_closed",
     "session_created",
     "session_forked",
@@ -150,6 +151,11 @@ def session_updated(changes: Mapping[str, Json], refused: Mapping[str, Json] | N
     if refused:
         params["refused"] = refused
     return notification("_sandboxagent/session/updated", params)
+
+
+def session_claimed(generation: int) -> bytes:
+    """There is a new owner: from here on, requests of those before are refused."""
+    return notification("_sandboxagent/session/claimed", {"generation": generation})
 
 
 def session_closed() -> bytes:

@@ -63,7 +63,8 @@ def patch(session: Session, changes: Changes) -> None:
         known.mode, known.model = wanted.mode or known.mode, wanted.model or known.model
         known.config.update(wanted.config)
     session.remember()
-    session.tell_clients([notices.session_updated(msgspec.to_builtins(changes))])
+    if told := msgspec.to_builtins(changes):
+        session.tell_clients([notices.session_updated(told)])
     if changes.policy is not UNSET:
         session.asking.policy_changed()
     if changes.idle_limit is not UNSET:

@@ -33,7 +33,8 @@ from .errors import (
     Refusal,
     SessionClosed,
 )
-from .memory import Keyed, OpenTurn
+from .kept_turns import KeptTurn
+from .memory import Keyed
 from .messages import CancelOverdue, Say, TurnOverdue
 from .native import fingerprint, new_id
 from .native_turns import Turn, Turns
@@ -59,9 +60,9 @@ class Prompting:
     """See the module. `turns` is what everybody may look at."""
 
     def __init__(self, session: Session) -> None:
-        self.turns = Turns()
         self._session = session
         self._memory = session.memory
+        self.turns = Turns(kept.turn() for kept in self._memory.ended_turns)
         self._asking: dict[str, list[Reply[object]]] = {}
 
     # -- what clients ask for
@@ -93,7 +94,7 @@ class Prompting:
         routed.then.append(lambda: self._taken(turn))
         self._asking[turn.id] = [reply]
         self.turns.add(turn)
-        self._memory.open_turns.append(OpenTurn(turn.id))
+        self._keep_open()
         if asked.key is not None:
             self._memory.keep_key(asked.key, Keyed(content, turn.id, turn.seq, now))
         session.remember()
@@ -192,6 +193,7 @@ class Prompting:
         self.turns.start()
         turn.acp_session, turn.request_id = target, waiting.id
         turn.started_ms = time.time_ns() // 1_000_000
+        self._keep_open()
         routed = Routed([CLIENT], [envelope])
         routed.add(NOTICE, notices.turn_started(turn))
         session.remember()
@@ -252,13 +254,17 @@ class Prompting:
         turn.outcome = outcome
         turn.ended_ms = time.time_ns() // 1_000_000
         memory = self._memory
-        memory.open_turns = [one for one in memory.open_turns if one.id != turn.id]
+        memory.keep_turn(KeptTurn.of(turn))
+        self._keep_open()
         for keyed in memory.keys.values():
             if keyed.turn == turn.id:
                 keyed.outcome, keyed.stop_reason = outcome, turn.stop_reason
         routed.learned = True
         routed.add(NOTICE, notices.turn_ended(turn))
         routed.then.append(lambda: turn.ended.settle(turn))
+
+    def _keep_open(self) -> None:
+        self._memory.open_turns = [KeptTurn.of(turn) for turn in self.turns.open]
 
     def _conclude(self, routed: Routed) -> None:
         if routed.envelopes:
@@ -267,14 +273,11 @@ class Prompting:
 
     def settle_past(self, routed: Routed) -> None:
         """End the turns of a daemon that died: nobody knows how far they came."""
-        memory = self._memory
-        for one in memory.open_turns:
-            turn = Turn(one.id, 0, 0, state="ended", outcome="failed", error=_problem(_DaemonDied()))
-            routed.add(NOTICE, notices.turn_ended(turn))
-            for keyed in memory.keys.values():
-                if keyed.turn == one.id:
-                    keyed.outcome = "failed"
-        memory.open_turns.clear()
+        for kept in self._memory.open_turns:
+            turn = kept.turn()
+            turn.error = _problem(_DaemonDied())
+            self.turns.add(turn)
+            self._end(turn, "failed", routed)
 
     def abandon(self, refusal: Refusal) -> None:
         """Nothing is recorded any more: tell those who still wait for an end."""

@@ -15,7 +15,7 @@ and the agent's outbox refuses when it is full. So one client, one agent or one 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never, cast
 
 import trio
 
@@ -25,12 +25,8 @@ from . import notices
 from .agent_life import AgentLife
 from .asking import Asking
 from .envelope import error_response, members_of, text_of
-from .errors import (
-    AgentProcessExited,
-    AgentUnavailable,
-    JournalUnavailable,
-    SessionClosed,
-)
+from .errors import AgentProcessExited, AgentUnavailable, JournalUnavailable, SessionClosed
+from .fencing import Fence
 from .forking import Forking
 from .line import Line
 from .memory import Memory
@@ -49,6 +45,7 @@ from .messages import (
     CancelTurn,
     Close,
     CloseSession,
+    Fenced,
     Fork,
     ForkEnded,
     Hibernate,
@@ -103,6 +100,7 @@ class Session:
       closed: set when `Close` has been carried out, or the task has ended: no process is left.
       turns: the native ones.
       memory: what is kept of the session; only the actor changes it.
+      fence: by which owners that have a number ask for what acts.
     """
 
     def __init__(self, log: SessionLog, catalog: Catalog, setting: Setting, node: Node) -> None:
@@ -125,6 +123,7 @@ class Session:
         self.resting = Resting(self)
         self.prompting = Prompting(self)
         self._forking = Forking(self)
+        self.fence = Fence(self, self._mailbox)
         self.router.prompt_ended = self.prompting.prompt_ended
         self._life = AgentLife(self, catalog)
         node.mailbox_depth = lambda: self._mailbox.depth
@@ -228,12 +227,15 @@ class Session:
                 self.asking.overdue(message.id)
             case Served():
                 self.asking.served(message.envelope)
+            case Fenced():
+                if self.fence.admits(message, reply):
+                    await self._receive(cast("Message", message.request), reply)
             case Patch():
-                self._check_journal()
+                self.check_journal()
                 patch(self, message.changes)
                 self.remember(lambda: reply.settle(None))
             case CloseSession():
-                self._check_journal()
+                self.check_journal()
                 self._life.close_for_good()
                 self.remember(lambda: reply.settle(None))
             case Restart():
@@ -322,7 +324,7 @@ class Session:
         method = said.head.method_name
         if self._state == "closed":
             raise SessionClosed
-        self._check_journal()
+        self.check_journal()
         if self._state == "backoff":
             raise AgentUnavailable("the agent crashed and is about to be started again", self.restart_in)
         if self._state == "failed" and method != "initialize":
@@ -337,7 +339,8 @@ class Session:
         self.line.pass_on(Say(envelope, said.head, said.servers))
         return Accepted(waiting.id, waiting.answer)
 
-    def _check_journal(self) -> None:
+    def check_journal(self) -> None:
+        """Raises `JournalUnavailable` while nothing can be made durable."""
         if self.journal.trouble is not None:
             raise JournalUnavailable(self.journal.trouble)
 

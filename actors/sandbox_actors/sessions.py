@@ -172,13 +172,16 @@ class Sessions:
 
         return await self._once(key, [id, agent, setup], make)
 
-    async def fork(self, id: str, into: str | None, changes: Changes, key: str | None = None) -> Session:
+    async def fork(
+        self, id: str, into: str | None, changes: Changes, key: str | None = None, generation: int | None = None
+    ) -> Session:
         """Make a native session that goes on, by itself, from where another one is.
 
         Args:
           into: the id of the new one; None: any.
           changes: what is to be different in it: title, tags, mode, model, config.
           key: of idempotency, as in `create`.
+          generation: of the owner who asks for it, where it has one.
 
         Raises:
           SessionNotFound: there is nothing to fork.
@@ -191,7 +194,7 @@ class Sessions:
         async def make(made_by: MadeBy) -> Session:
             if into in self._entries:
                 raise SessionExists(into)
-            async with forked(source, changes) as setup:
+            async with forked(source, changes, generation) as setup:
                 session = await self._create(into or new_id("ses"), source.log.row.agent, setup, made_by)
             with suppress(ActorError):
                 source.ref.offer(ForkEnded(setup.resume or "", session.log.row.id))
@@ -253,10 +256,15 @@ class Sessions:
         session.settle_past()
         return session
 
-    async def delete(self, id: str) -> None:
-        """Stop the agent with all its tree, and forget the session. An id that is not there is fine."""
+    async def delete(self, id: str, generation: int | None = None) -> None:
+        """Stop the agent with all its tree, and forget the session. An id that is not there is fine.
+
+        Raises:
+          StaleGeneration: whoever asks for it is not the session's owner any more.
+        """
         async with self._alone(id):
-            if id in self._entries:
+            if (entry := self._entries.get(id)) is not None:
+                entry.session.fence.check(generation)
                 # Half a delete would leave two sessions with one row. The ladder bounds it.
                 with trio.CancelScope(shield=True):
                     await self._end(id)

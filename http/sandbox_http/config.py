@@ -58,6 +58,8 @@ class Config:
       max_body: bytes of the largest request body and, up to 16 MiB, of the largest WebSocket message.
       request_timeout: seconds after which a request to an agent is answered with an error; None: never.
       grace: seconds for agents and streams to end at shutdown.
+      address_file: gets the URL where we listen, while we do.
+      exit_with_stdin: whether the end of stdin is the end of the daemon, see `orders`.
       program: the path of the `sandbox-agent` command, for launcher scripts.
       environment: what agents get beside what they inherit of the daemon's own environment.
       inherited: patterns of further variables of the daemon's that agents inherit, see `catalog.environment`.
@@ -92,6 +94,8 @@ class Config:
     synchronous: Literal["FULL", "NORMAL"] = "FULL"
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     grace: float = 8.0
+    address_file: Path | None = None
+    exit_with_stdin: bool = False
     program: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict[str, str])
     inherited: tuple[str, ...] = ()

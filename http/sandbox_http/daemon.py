@@ -39,10 +39,12 @@ from sandbox_actors.setting import Setting
 from sandbox_actors.survey import Survey
 from sandbox_supervisor import Node, open_reaper, open_sentinel, sweep_in_thread
 
+from .address_file import announced
 from .app import create_app
 from .config import BadConfig
 from .init import open_door
 from .logs import finish_logs
+from .orders import name_of, open_orders
 from .remote import open_connections
 from .serving import listen, serving
 from .sessions import open_errands
@@ -66,6 +68,7 @@ if TYPE_CHECKING:
 
     from .config import Config
     from .init import Door
+    from .orders import Order
 
 __all__ = ["Daemon", "open_daemon", "run_daemon"]
 
@@ -214,7 +217,9 @@ async def open_daemon(config: Config, door: Door | None = None) -> AsyncGenerato
 
 
 async def run_daemon(config: Config) -> None:
-    """Run a daemon until SIGTERM or SIGINT. A second one, or a shutdown longer than `config.grace`, is the end.
+    """Run a daemon until SIGTERM or SIGINT, or the end of stdin where that counts.
+
+    A second signal, or a shutdown longer than `config.grace`, is the end at once.
 
     At SIGHUP a tokens file is read again.
     """
@@ -224,41 +229,43 @@ async def run_daemon(config: Config) -> None:
     if config.tokens_file is not None:
         heeded.append(signal.SIGHUP)  # without such a file it ends us, as it ends any program whose terminal goes
     async with AsyncExitStack() as held:
-        signals = held.enter_context(trio.open_signal_receiver(*heeded))
+        orders = await held.enter_async_context(open_orders(*heeded, lifeline=config.exit_with_stdin))
         door: Door | None = None
         if config.await_init:
             listener = held.enter_context(listen(config.host, config.port))
             door = await held.enter_async_context(open_door(config, listener, grace=STREAMS_END_WITHIN))
-            told = await _told(config, door, signals)
+            held.enter_context(announced(config.address_file, _url(listener)))
+            told = await _told(config, door, orders)
             if told is None:
                 log.info("stopped")
                 return
             config = told
         async with trio.open_nursery() as nursery:
             async with open_daemon(config, door) as daemon:
+                held.enter_context(announced(config.address_file, daemon.url))
                 log.info("listening", url=daemon.url, pid=os.getpid(), token=config.guarded)
-                async for number in signals:
-                    if number == signal.SIGHUP:
+                async for order in orders:
+                    if order is signal.SIGHUP:
                         await _reread(config, daemon.tokens)
                         continue
-                    log.info("shutting down", signal=signal.Signals(number).name)
+                    log.info("shutting down", by=name_of(order))
+                    nursery.start_soon(_give_up, orders, order, config.grace)
                     break
-                nursery.start_soon(_give_up, signals, config.grace)
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
 
-async def _told(config: Config, door: Door, signals: AsyncIterator[int]) -> Config | None:
-    """The configuration with what `POST /v1/init` tells; None: a signal came first."""
+async def _told(config: Config, door: Door, orders: AsyncIterator[Order]) -> Config | None:
+    """The configuration with what `POST /v1/init` tells; None: the order to stop came first."""
     _agents(config, {**os.environ, **config.environment})  # better now than when somebody wants to begin
     told: Config | None = None
     log.info("awaiting init", url=_url(door.listener), pid=os.getpid(), secret=config.init_secret is not None)
     async with trio.open_nursery() as nursery:
 
         async def until_stopped() -> None:
-            async for number in signals:
-                if number != signal.SIGHUP:
-                    log.info("shutting down", signal=signal.Signals(number).name)
+            async for order in orders:
+                if order is not signal.SIGHUP:
+                    log.info("shutting down", by=name_of(order))
                     break
             nursery.cancel_scope.cancel()
 
@@ -299,11 +306,15 @@ def _agents(config: Config, environment: Mapping[str, str]) -> dict[str, Agent]:
         raise BadConfig(str(error)) from None
 
 
-async def _give_up(signals: AsyncIterator[int], grace: float) -> None:
+async def _give_up(orders: AsyncIterator[Order], first: Order, grace: float) -> None:
     # Hypercorn's sends are shielded, and a disk may hang: the last resort is not to wait for them.
+    # The end of stdin is none of the two signals: whoever ends us by one may be about to end themselves.
+    signals = int(first != "stdin")
     with trio.move_on_after(grace):
-        async for _ in signals:
-            break
+        async for order in orders:
+            signals += int(order != "stdin")
+            if signals > 1:
+                break
     log.error("shutdown takes too long: leaving at once")
     finish_logs()
     os._exit(1)

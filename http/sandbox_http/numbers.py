@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .problems import Problem
 
-__all__ = ["event_number"]
+__all__ = ["LARGEST", "event_number"]
 
 LARGEST = 2**63 - 1
 """What SQLite can hold, and more events than there will ever be."""

@@ -60,6 +60,7 @@ TABLE: Mapping[str, _Kind] = {
     "restarted": _Kind(409, "Restarted"),
     "session_busy": _Kind(409, "Session Busy"),
     "session_closed": _Kind(409, "Session Closed"),
+    "stale_generation": _Kind(409, "Stale Generation"),
     "precondition_failed": _Kind(412, "Precondition Failed"),
     "unsupported_media_type": _Kind(415, "Unsupported Media Type", "unsupported media type: ", repeats=True),
     "range_not_satisfiable": _Kind(416, "Range Not Satisfiable"),

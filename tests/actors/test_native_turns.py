@@ -362,7 +362,7 @@ async def test_a_daemon_that_shuts_down_fails_what_is_open(open_house: OpenHouse
 async def test_a_cancel_that_is_overdue_brings_no_agent_back_to_a_session_that_is_closed(
     open_house: OpenHouse, closing: str
 ) -> None:
-    async with open_house(cancel_within=0.2) as house:
+    async with open_house(limits={"cancel_within": 0.2}) as house:
         session, watch = await created(house)
         await prompt(session, "/ignore-sigterm\n/deaf")
         await watch.until(lambda told: "deaf from now on" in json.dumps(told.message))

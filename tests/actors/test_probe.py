@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import uuid
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +17,7 @@ from sandbox_supervisor import Cookie, pids
 if TYPE_CHECKING:
     from pathlib import Path
 
-COOKIE = Cookie("tests", "probe", "agent")
+COOKIE = Cookie("tests", uuid.uuid4().hex, "agent")
 
 ANSWERS = """
 import json, sys

@@ -44,13 +44,13 @@ def test_help_names_every_command_and_every_option_with_its_variable() -> None:
         text = " ".join(shown.output.split())
         for option in OPTIONS:
             assert option.opts[-1] in text
-        for variable in ENVIRONMENT | {"SANDBOX_AGENT_TOKEN"}:
+        for variable in ENVIRONMENT | {"SANDBOX_AGENT_TOKEN", "SANDBOX_AGENT_TOKEN_FILE"}:
             assert variable in text.replace(" ", "")
 
 
 def test_every_option_but_the_groups_own_has_a_variable() -> None:
     without = {option.opts[-1] for option in OPTIONS if not option.envvar}
-    assert without == {"--token", "--no-token"}
+    assert without == {"--token", "--token-file", "--no-token"}
     assert all(variable.startswith("SANDBOX_AGENT_") for variable in ENVIRONMENT)
     assert len(ENVIRONMENT) == len(OPTIONS) - len(without)
 
@@ -243,7 +243,7 @@ async def test_a_signal_ends_the_server_with_code_0(tmp_path: Path, number: sign
             server.process.send_signal(number)
             assert await server.process.wait() == 0
             await server.until("event=stopped")
-            assert re.search(rf'event="shutting down" signal={number.name}', server.stderr)
+            assert re.search(rf'event="shutting down" by={number.name}', server.stderr)
 
 
 async def test_flags_of_the_public_command_are_taken(tmp_path: Path) -> None:

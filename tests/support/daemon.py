@@ -81,20 +81,28 @@ class Daemon:
         """Everything alive that belongs to it: itself, its sentinel, agents, whatever those have started."""
         return processes_with(f"MOCK_AGENT_HOME={self.home}/")
 
-    async def launch(self, *options: str) -> trio.Process:
-        """Start the command, and give its process: it may be meant to fail. Later options win over earlier ones."""
-        # The environment of the test run must neither configure the daemon nor look like a child of another one.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("SANDBOX_AGENT_")}
-        environment |= {"SANDBOX_AGENT_TOKEN": self.token, "MOCK_AGENT_HOME": f"{self.home}/agent"}
-        environment |= self.environment
+    @property
+    def command_line(self) -> list[str]:
         command = [str(Path(sys.executable).with_name("sandbox-agent")), "server"]
         command += ["--host", "127.0.0.1", "--port", str(self.port)]
         command += ["--data-dir", str(self.home / "data"), "--state-dir", str(self.state_dir)]
+        return [*command, *self.options]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The whole environment of its process."""
+        # The environment of the test run must neither configure the daemon nor look like a child of another one.
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("SANDBOX_AGENT_")}
+        environment |= {"SANDBOX_AGENT_TOKEN": self.token, "MOCK_AGENT_HOME": f"{self.home}/agent"}
+        return environment | self.environment
+
+    async def launch(self, *options: str) -> trio.Process:
+        """Start the command, and give its process: it may be meant to fail. Later options win over earlier ones."""
         self.home.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             return await trio.lowlevel.open_process(
-                [*command, *self.options, *options],
-                env=environment,
+                [*self.command_line, *options],
+                env=self.variables,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -49,7 +49,7 @@ class GitFailed(Refusal):
     """Git would not, or could not.
 
     Attributes:
-      stderr: its last lines.
+      stderr: its last lines; where it failed without any, those of its output.
     """
 
     name = "git_failed"

@@ -59,7 +59,8 @@ class Output:
     Attributes:
       code: None where a signal ended it.
       truncated: whether it had more to say, and was ended.
-      stderr: its last lines, without secrets.
+      stderr: its last lines, without secrets. Where it failed without any, those of its output: `git commit` says there
+        that there is nothing to commit.
     """
 
     code: int | None
@@ -146,6 +147,8 @@ class Runner:
                     with trio.move_on_after(LAST_WORDS_WITHIN):
                         await heard.all.wait()
                     nursery.cancel_scope.cancel()
+                if status.code != 0 and not truncated and not heard.lines:
+                    heard.read(data)
             except SpawnFailed as error:
                 raise GitFailed("git cannot be started", None, [str(error)]) from None
         return Output(status.code, data, truncated, tuple(heard.lines))
@@ -201,12 +204,21 @@ class _Heard:
         self._take(rest, passing=False)
         self.all.set()
 
+    def read(self, data: bytes) -> None:
+        """Take the last lines of something else."""
+        for line in data.rstrip().rsplit(b"\n", LINES)[-LINES:]:
+            if text := self._cleaned(line[:LONGEST_LINE]):
+                self.lines.append(text)
+
     def _take(self, line: bytes, *, passing: bool) -> None:
-        text = line.replace(CLEAR_LINE, b"").decode(errors="replace").strip()
+        text = self._cleaned(line)
         if not text:
             return
-        text = self._redactor.redact(text)[:LINE_LENGTH]
         if not passing:
             self.lines.append(text)
         if self._tell is not None:
             self._tell(text)
+
+    def _cleaned(self, line: bytes) -> str:
+        text = line.replace(CLEAR_LINE, b"").decode(errors="replace").strip()
+        return self._redactor.redact(text)[:LINE_LENGTH]

@@ -65,7 +65,8 @@ SOCKET = (
     ' `{"type":"prompt","content","key","acpSessionId"}`, `{"type":"cancel","turnId"}`,'
     ' `{"type":"permission","permissionId"}` with what answers it, `{"type":"ping"}`, each with an `id` of your choice,'
     ' answered by `{"type":"reply","id"}` or `{"type":"error","id","problem"}`. Closed with 1001 at a shutdown, 1003'
-    " after a binary frame, 1009 after one that is too large, 4404 when the session is deleted."
+    " after a binary frame, 1009 after one that is too large, 4404 when the session is deleted. The number of an owner"
+    " stands in the header, or in the parameter `generation`, of the handshake, and holds for each frame that acts."
 )
 
 OPERATIONS = (

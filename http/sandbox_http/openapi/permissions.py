@@ -8,7 +8,7 @@ from .answers import document
 from .operation import Operation, Trouble
 from .parameters import flag, json_body, part
 from .schema import TEXT, items, record
-from .sessions import ID
+from .sessions import GENERATION, ID
 from .troubles import NO_SESSION, SESSION_BODY, TOLD
 
 __all__ = ["OPERATIONS"]
@@ -40,7 +40,7 @@ OPERATIONS = (
             Trouble("permission_resolved"),
             Trouble("agent_busy"),
         ),
-        (ID, PERMISSION),
+        (ID, PERMISSION, GENERATION),
         json_body(
             AnswerBody,
             example={"outcome": "allow_once"},

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from ..numbers import LARGEST
 from ..sessions.answers import STATES, SessionView
 from ..sessions.bodies import LONGEST_KEY, ForkBody, PatchBody, SessionBody
 from ..sessions.listing import LIMIT, MOST, SessionsView
+from ..sessions.owner import GENERATION as GENERATION_HEADER
 from .answers import NOTHING, document
 from .operation import Answer, Body, Operation, Trouble
 from .parameters import header, json_body, part, query
 from .problems import PROBLEM
 from .schema import TEXT, any_of, integer, items, one_of, record
-from .troubles import LIMITED, NO_SESSION, OVERLOADED, SESSION_BODY, SHUTTING_DOWN, TOLD
+from .troubles import LIMITED, NO_SESSION, OVERLOADED, SESSION_BODY, SHUTTING_DOWN, STALE, TOLD
 
-__all__ = ["ID", "KEY", "LATE", "OPERATIONS"]
+__all__ = ["GENERATION", "ID", "KEY", "LATE", "OPERATIONS"]
 
 ID = part("id", "Of the session.", TEXT, example="demo")
 
@@ -20,6 +22,12 @@ KEY = header(
     "Idempotency-Key",
     "Of your choice: what is sent again under it is done once.",
     {"type": "string", "minLength": 1, "maxLength": LONGEST_KEY},
+)
+
+GENERATION = header(
+    GENERATION_HEADER,
+    "The number of the owner who asks, larger than that of the one before: refused once a larger one was named.",
+    {"type": "integer", "minimum": 1, "maximum": LARGEST},
 )
 
 LATE = record({"error": PROBLEM})
@@ -100,7 +108,7 @@ OPERATIONS = (
         "Change the terms of a session",
         (document("As it is now; the agent may not have taken up a new mode, model or option yet.", SessionView),),
         (*SESSION_BODY, *TOLD, Trouble("agent_busy")),
-        (ID,),
+        (ID, GENERATION),
         json_body(PatchBody, example={"title": "Mend the door", "tags": {"team": "b"}}),
         "What is not named stays as it is.",
     ),
@@ -111,8 +119,8 @@ OPERATIONS = (
         "sessions",
         "End a session, and forget it with all its events",
         (NOTHING,),
-        (NO_SESSION, OVERLOADED, Trouble("journal_unavailable")),
-        (ID,),
+        (NO_SESSION, OVERLOADED, STALE, Trouble("journal_unavailable")),
+        (ID, GENERATION),
     ),
     Operation(
         "post",
@@ -122,7 +130,7 @@ OPERATIONS = (
         "End the agent for good; what was said stays readable",
         (document("As it is now.", SessionView),),
         TOLD,
-        (ID,),
+        (ID, GENERATION),
     ),
     Operation(
         "post",
@@ -132,7 +140,7 @@ OPERATIONS = (
         "End an agent that has nothing to do; the next prompt starts it again",
         (Answer(202, "It is being ended.", {"application/json": SessionView}),),
         (*TOLD, Trouble("session_busy"), Trouble("agent_unavailable")),
-        (ID,),
+        (ID, GENERATION),
     ),
     Operation(
         "post",
@@ -142,7 +150,7 @@ OPERATIONS = (
         "End the agent, and start it again; what it works on fails",
         (Answer(202, "It is being started.", {"application/json": SessionView}),),
         (*TOLD, LIMITED),
-        (ID,),
+        (ID, GENERATION),
     ),
     Operation(
         "post",
@@ -167,11 +175,10 @@ OPERATIONS = (
             Trouble("install_failed"),
             Trouble("session_open_failed"),
             Trouble("stream_error"),
-            Trouble("journal_unavailable"),
             LIMITED,
             SHUTTING_DOWN,
         ),
-        (ID, KEY),
+        (ID, KEY, GENERATION),
         Body({"application/json": ForkBody}, required=False, example={"title": "Another way"}),
         "It has the agent, the directory, the MCP servers, the variables and the terms of this one, but for what the "
         "body says; `forkedFrom` tells where it comes from. " + SLOW,

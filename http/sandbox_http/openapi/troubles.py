@@ -15,6 +15,7 @@ __all__ = [
     "OVERLOADED",
     "SESSION_BODY",
     "SHUTTING_DOWN",
+    "STALE",
     "STREAMED_BODY",
     "TOLD",
     "WRITING",
@@ -27,8 +28,11 @@ SHUTTING_DOWN = Trouble("shutting_down")
 LIMITED = Trouble("agent_limit")
 NO_SESSION = Trouble("session_not_found")
 
-TOLD = (NO_SESSION, Trouble("session_closed"), OVERLOADED)
-"""A session that is told something is not there, ends meanwhile, or has too much to read."""
+STALE = Trouble("stale_generation")
+
+TOLD = (NO_SESSION, Trouble("session_closed"), OVERLOADED, STALE, Trouble("journal_unavailable"))
+"""A session that is told something is not there, ends meanwhile, has too much to read, is another owner's by now, or
+cannot keep whose it is."""
 
 NO_ENDPOINT = Trouble("invalid_request", 404)
 """A part of the path has a form that leads nowhere."""

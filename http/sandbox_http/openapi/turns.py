@@ -9,7 +9,7 @@ from .answers import document
 from .operation import Answer, Body, Operation, Shape, Trouble
 from .parameters import flag, header, json_body, part
 from .schema import TEXT, any_of, items, record
-from .sessions import ID, KEY, LATE
+from .sessions import GENERATION, ID, KEY, LATE
 from .troubles import FILES, LIMITED, NO_SESSION, SESSION_BODY, TOLD
 
 __all__ = ["OPERATIONS"]
@@ -58,12 +58,12 @@ OPERATIONS = (
             Trouble("idempotency_conflict"),
             Trouble("queue_full"),
             Trouble("agent_unavailable"),
-            Trouble("journal_unavailable"),
             LIMITED,
         ),
         (
             ID,
             KEY,
+            GENERATION,
             flag("wait", "Answer when the turn has ended."),
             header("Prefer", "Wait for that, but not longer than so many seconds.", TEXT, example="wait=1"),
         ),
@@ -79,7 +79,7 @@ OPERATIONS = (
         "Cancel a turn; without a body, the one that runs and all that wait",
         (Answer(202, "Those that will end so.", {"application/json": record({"turnIds": items(TEXT)})}),),
         (*SESSION_BODY, *TOLD, NO_TURN, Trouble("agent_busy")),
-        (ID,),
+        (ID, GENERATION),
         Body({"application/json": CancelBody}, required=False, example={}),
     ),
     Operation(

@@ -91,6 +91,7 @@ class SessionView(msgspec.Struct, rename="camel", kw_only=True):
       modes, models, config_options: what can be set, as the agent tells it.
       forked_from: the session that it has begun as a fork of, and the last event of that one which it knows of.
       capabilities: of the agent, as it tells them.
+      generation: of the newest owner that has acted, see `sandbox_actors.fencing`; 0: none had one.
       head, floor, epoch: the numbers of the newest and the oldest event, and of which journal.
     """
 
@@ -124,6 +125,7 @@ class SessionView(msgspec.Struct, rename="camel", kw_only=True):
     last_active_at: str
     incarnation: int
     pid: int | None
+    generation: int
     head: int
     floor: int
     epoch: str
@@ -214,6 +216,7 @@ def session_view(session: Session, files: FileSystem, epoch: str) -> SessionView
         last_active_at=told(session.last_active_ms),
         incarnation=session.incarnation,
         pid=session.pid,
+        generation=memory.generation,
         head=session.log.head,
         floor=session.log.floor,
         epoch=epoch,

@@ -13,6 +13,7 @@ from ..requests import flag
 from .answers import PromptView, turn_view
 from .bodies import PromptBody, body, idempotency_key
 from .exports import said_in
+from .owner import generation
 from .slowly import Answer, answered
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ async def prompt_response(session: Session, doing: Doing, streams: Streams) -> R
     within = math.inf if flag("wait") else 0.0
     if (preferred := WAIT.search(request.headers.get("Prefer", ""))) is not None:
         within = float(preferred[1])
-    turn = await doing.prompt(session, asked.content, key, asked.acp_session_id)
+    turn = await doing.prompt(session, asked.content, key, asked.acp_session_id, generation())
 
     def taken() -> Answer:
         return Answer(turn_view(turn), 202)

@@ -18,6 +18,7 @@ from .doing import Doing
 from .events import events_response
 from .exports import UsageBook, transcript_response
 from .listing import listed
+from .owner import generation
 from .prompts import prompt_response
 from .selection import select
 from .slowly import Answer, answered
@@ -82,13 +83,13 @@ def session_routes(
     async def change(session_id: str) -> Response:
         changes = (await body(PatchBody)).changes()
         session = found(session_id)
-        await session.ref.ask(Patch(changes))
+        await session.fence.ask(Patch(changes), generation())
         return shown(session).response()
 
     @routes.delete("/v1/sessions/<session_id>")
     async def delete(session_id: str) -> Response:
         session = found(session_id)
-        await sessions.delete(session.log.row.id)
+        await sessions.delete(session.log.row.id, generation())
         response = Response(b"", 204)
         del response.headers["Content-Type"]
         return response
@@ -98,31 +99,31 @@ def session_routes(
     @routes.post("/v1/sessions/<session_id>/close")
     async def close(session_id: str) -> Response:
         session = found(session_id)
-        await session.ref.ask(CloseSession())
+        await session.fence.ask(CloseSession(), generation())
         return shown(session).response()
 
     @routes.post("/v1/sessions/<session_id>/restart")
     async def restart(session_id: str) -> Response:
         session = found(session_id)
-        await session.ref.ask(Restart())
+        await session.fence.ask(Restart(), generation())
         return shown(session, 202).response()
 
     @routes.post("/v1/sessions/<session_id>/hibernate")
     async def hibernate(session_id: str) -> Response:
         session = found(session_id)
-        await session.ref.ask(Hibernate())
+        await session.fence.ask(Hibernate(), generation())
         return shown(session, 202).response()
 
     @routes.post("/v1/sessions/<session_id>/fork")
     async def fork(session_id: str) -> Response:
         id, key = path_part(session_id, "session_id"), idempotency_key()
         asked = await body_if_any(ForkBody)
-        return await made(partial(sessions.fork, id, asked.id, asked.changes(), key), key)
+        return await made(partial(sessions.fork, id, asked.id, asked.changes(), key, generation()), key)
 
     @routes.post("/v1/sessions/<session_id>/cancel")
     async def cancel(session_id: str) -> Response:
         asked = await body_if_any(CancelBody)
-        ids = await doing.cancel(found(session_id), asked.turn_id)
+        ids = await doing.cancel(found(session_id), asked.turn_id, generation())
         return Answer({"turnIds": ids}, 202).response()
 
     # -- turns
@@ -151,7 +152,8 @@ def session_routes(
     @routes.post("/v1/sessions/<session_id>/permissions/<permission_id>")
     async def answer(session_id: str, permission_id: str) -> Response:
         decided = await body(AnswerBody)
-        settled = await doing.answer(found(session_id), path_part(permission_id, "permission_id"), decided)
+        id = path_part(permission_id, "permission_id")
+        settled = await doing.answer(found(session_id), id, decided, generation())
         return Answer(permission_view(settled)).response()
 
     # -- what was said
@@ -163,7 +165,7 @@ def session_routes(
     @routes.websocket("/v1/sessions/<session_id>/events")
     async def socket(session_id: str) -> Response | None:
         session = sessions.get(path_part(session_id, "session_id"))
-        await converse(session, doing, select(session, None), streams, journal.epoch)
+        await converse(session, doing, select(session, None), streams, journal.epoch, generation())
         return None
 
     @routes.get("/v1/sessions/<session_id>/transcript")

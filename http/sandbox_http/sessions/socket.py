@@ -76,10 +76,16 @@ _Frame: TypeAlias = _PromptFrame | _CancelFrame | _PermissionFrame | _PingFrame
 _decoder: msgspec.json.Decoder[_Frame] = msgspec.json.Decoder(_Frame)
 
 
-async def converse(session: Session, doing: Doing, selection: Selection, streams: Streams, epoch: str) -> None:
-    """Serve one WebSocket until either side ends it."""
+async def converse(
+    session: Session, doing: Doing, selection: Selection, streams: Streams, epoch: str, generation: int | None
+) -> None:
+    """Serve one WebSocket until either side ends it.
+
+    Args:
+      generation: of the owner at the other end, where it has one; each frame that acts is checked for it.
+    """
     await websocket.accept()  # pyright: ignore[reportUnknownMemberType]  # Quart's `headers: dict`
-    conversation = _Conversation(session, doing, selection, Reader(selection, streams, epoch))
+    conversation = _Conversation(session, doing, selection, Reader(selection, streams, epoch), generation)
     streams.add(selection.cursor)
     try:
         async with trio.open_nursery() as nursery:
@@ -98,7 +104,10 @@ async def converse(session: Session, doing: Doing, selection: Selection, streams
 
 
 class _Conversation:
-    def __init__(self, session: Session, doing: Doing, selection: Selection, reader: Reader) -> None:
+    def __init__(
+        self, session: Session, doing: Doing, selection: Selection, reader: Reader, generation: int | None
+    ) -> None:
+        self._generation = generation
         self._session = session
         self._doing = doing
         self._selection = selection
@@ -145,16 +154,17 @@ class _Conversation:
 
     async def _done(self, frame: _Frame) -> dict[str, Json]:
         """Do what a frame asks for; gives what there is to reply."""
-        session, doing = self._session, self._doing
+        session, doing, generation = self._session, self._doing, self._generation
         match frame:
             case _PromptFrame():
-                turn = await doing.prompt(session, frame.content, frame.key, frame.acp_session_id)
+                turn = await doing.prompt(session, frame.content, frame.key, frame.acp_session_id, generation)
                 return _members(turn_view(turn))
             case _CancelFrame():
-                return {"turnIds": await doing.cancel(session, frame.turn_id)}
+                return {"turnIds": await doing.cancel(session, frame.turn_id, generation)}
             case _PermissionFrame():
                 answer = AnswerBody(frame.option_id, frame.outcome, frame.action, frame.content)
-                return _members(permission_view(await doing.answer(session, frame.permission_id, answer)))
+                settled = await doing.answer(session, frame.permission_id, answer, generation)
+                return _members(permission_view(settled))
             case _PingFrame():
                 return {"seq": self._selection.position}
             case _:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import click
 
@@ -38,11 +39,17 @@ class _Command(click.Group):
 )
 @click.version_option(__version__, "-V", "--version", prog_name="sandbox-agent", message="%(prog)s %(version)s")
 @click.option("-t", "--token", envvar="SANDBOX_AGENT_TOKEN", help="The bearer token that clients must send.")
+@click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    envvar="SANDBOX_AGENT_TOKEN_FILE",
+    help="A file that holds the token, and nothing else but blanks around it.",
+)
 @click.option("-n", "--no-token", is_flag=True, help="Take requests without a token; on loopback only.")
 @click.pass_context
-def main(context: click.Context, token: str | None, no_token: bool) -> None:
+def main(context: click.Context, token: str | None, token_file: Path | None, no_token: bool) -> None:
     """Run coding agents in a sandbox and drive them over HTTP."""
-    context.obj = {"token": token, "no_token": no_token}
+    context.obj = {"token": token, "token_file": token_file, "no_token": no_token}
 
 
 for command in (server, daemon, install_agent, agents, api, credentials, doctor, demo, mock_agent, mock_agent_process):

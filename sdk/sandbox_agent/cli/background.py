@@ -39,7 +39,7 @@ STOP_MARGIN = 4.0
 KILL_WITHIN = 3.0
 """Seconds from SIGKILL until the kernel has taken the process away."""
 
-POLL_EVERY = 0.1
+POLL_EVERY = 0.02
 """Seconds between two looks at what tells us nothing by itself."""
 
 LARGEST_LOG = 10 << 20
@@ -130,12 +130,12 @@ class Background:
                     raise Failure(self._why(log_start, why, told))
                 time.sleep(POLL_EVERY)
         except BaseException:  # ^C as well: nothing half-started stays
-            process.terminate()
-            try:
-                process.wait(STOP_MARGIN)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            for end in (process.terminate, process.kill):
+                end()
+                # Never without a limit: where ^C came within `poll`, Popen's own lock may be held for good.
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_MARGIN)
+                    break
             self._forget()
             raise
 
@@ -169,7 +169,9 @@ class Background:
             if self.log.stat().st_size > LARGEST_LOG:
                 self.log.replace(self._file("log.1"))
         # By the environment: command lines are public.
-        environment = dict(os.environ) if token is None else {**os.environ, "SANDBOX_AGENT_TOKEN": token}
+        environment = {name: value for name, value in os.environ.items() if name != "SANDBOX_AGENT_TOKEN_FILE"}
+        if token is not None:
+            environment["SANDBOX_AGENT_TOKEN"] = token
         log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             log_start = os.fstat(log).st_size

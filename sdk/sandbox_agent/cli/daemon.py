@@ -19,6 +19,9 @@ NOT_RUNNING = 3
 
 BY_OTHERS = "it was not started by 'sandbox-agent daemon start' with this data directory, so its PID is unknown"
 
+PATIENCE = 5.0
+"""Seconds for a server to answer that is ended otherwise: one that is only busy had better go on."""
+
 address_options = flags(
     click.option("-H", "--host", default="127.0.0.1", show_default=True, **env("HOST"), help="Where it listens."),
     click.option(
@@ -44,23 +47,26 @@ def daemon() -> None:
 @flags(
     address_options,
     click.option("--upgrade", is_flag=True, help="Restart one that runs with another build of this program."),
+    click.option("--replace", is_flag=True, help="End one that runs and does not answer, and start it again."),
     grace_option,
 )
 @click.pass_context
-def start(context: click.Context, *, host: str, port: int, data_dir: Path, upgrade: bool, grace: float) -> None:
+def start(
+    context: click.Context, *, host: str, port: int, data_dir: Path, upgrade: bool, replace: bool, grace: float
+) -> None:
     """Start a server in the background, unless it runs already.
 
-    It is configured by the environment as `sandbox-agent server` is. Give the token by SANDBOX_AGENT_TOKEN: other users
-    of the machine can see command lines.
+    It is configured by the environment as `sandbox-agent server` is. Give the token by SANDBOX_AGENT_TOKEN or
+    --token-file: other users of the machine can see command lines.
     """
     from .background import Background
     from .build import build_id
-    from .health import look
+    from .health import ANSWER_WITHIN, look
 
     token, build = given_token(context), build_id()
     background = Background(data_dir, host, port)
     with background.locked():
-        pid, health = background.pid, look(background.url, token)
+        pid, health = background.pid, look(background.url, token, PATIENCE if replace else ANSWER_WITHIN)
         if health == "other token":
             raise Failure(f"a server that takes another token runs at {background.url}")
         if health == "healthy" and pid is None:
@@ -75,10 +81,13 @@ def start(context: click.Context, *, host: str, port: int, data_dir: Path, upgra
             elif health == "healthy":
                 _say(f"daemon already running at {background.url}{_outdated(background.build, build)}")
                 return
+            elif replace:
+                _say(f"the daemon (PID {pid}) does not answer, restarting...")
+                background.stop(pid, grace)
             else:
                 raise Failure(
                     f"the daemon (PID {pid}) does not answer at {background.url};"
-                    f" 'sandbox-agent daemon stop' ends it; its log: {background.log}"
+                    f" 'sandbox-agent daemon stop' ends it, --replace also starts it again; its log: {background.log}"
                 )
         _say(f"starting daemon at {background.url}")
         options = ["--grace", str(grace), *(["--no-token"] if context.obj["no_token"] else [])]

@@ -13,8 +13,8 @@ from .options import (
     data_dir_option,
     env,
     flags,
-    given_token,
     json_option,
+    own_token,
     plain,
     tell_json,
     token_options,
@@ -58,10 +58,7 @@ def doctor(
     """
     import trio
 
-    token = given_token(context)
-    if token is None and "SANDBOX_AGENT_TOKEN" in os.environ and not context.obj["no_token"]:
-        token = ""  # set but empty: the server refuses that
-    findings = trio.run(_examine, data_dir, host, port, token, agents, probe)
+    findings = trio.run(_examine, data_dir, host, port, own_token(context), agents, probe)
     failed = any(finding.status == "failed" for finding in findings)
     if as_json:
         tell_json({"ok": not failed, "checks": findings})

@@ -21,8 +21,10 @@ __all__ = [
     "flags",
     "given_token",
     "json_option",
+    "own_token",
     "plain",
     "program_path",
+    "read_secret",
     "tell_json",
     "tell_table",
     "token_options",
@@ -90,7 +92,7 @@ agents_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text for people.")
 
 
-def _keep(context: click.Context, parameter: click.Parameter, given: str | bool | None) -> None:
+def _keep(context: click.Context, parameter: click.Parameter, given: str | Path | bool | None) -> None:
     if given is not None and given is not False:
         context.obj[str(parameter.name)] = given
 
@@ -101,6 +103,10 @@ token_options = flags(
         help="As the option of the whole command.  [env: SANDBOX_AGENT_TOKEN]",
     ),
     click.option(
+        "--token-file", type=click.Path(path_type=Path), expose_value=False, callback=_keep,
+        help="As the option of the whole command.  [env: SANDBOX_AGENT_TOKEN_FILE]",
+    ),
+    click.option(
         "-n", "--no-token", is_flag=True, expose_value=False, callback=_keep,
         help="As the option of the whole command.",
     ),
@@ -109,9 +115,45 @@ token_options = flags(
 
 
 def given_token(context: click.Context) -> str | None:
-    """The token that was given in front of the command's name or behind it, or by the environment."""
+    """The token that was given in front of the command's name or behind it, by the environment, or in a file.
+
+    Raises:
+      Failure: there are two of them, or the file has none.
+    """
     token: str | None = context.obj["token"]
+    file: Path | None = context.obj["token_file"]
+    if file is None:
+        return token
+    if token is not None:
+        raise Failure(f"there is a token, and a --token-file {file} as well: give one of them")
+    if not (token := read_secret("--token-file", file)):
+        raise Failure(f"the --token-file {file} is empty: write a token into it")
     return token
+
+
+def own_token(context: click.Context) -> str | None:
+    """The token of a server that runs here; empty where it was set to nothing, say by a secret that was not found.
+
+    Click takes that for unset, and it must not be.
+    """
+    token = given_token(context)
+    variables = ("SANDBOX_AGENT_TOKEN", "SANDBOX_AGENT_TOKEN_FILE")
+    if token is None and not context.obj["no_token"] and any(name in os.environ for name in variables):
+        return ""
+    return token
+
+
+def read_secret(option: str, file: Path) -> str:
+    """What a file holds that an option names, without the blanks around it.
+
+    Raises:
+      Failure: it cannot be read.
+    """
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise Failure(f"cannot read {option} {file}: {reason}") from None
 
 
 def tell_json(document: object) -> None:

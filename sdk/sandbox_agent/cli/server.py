@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from .options import Failure, data_dir_option, env, flags, program_path
+from .options import data_dir_option, env, flags, own_token, program_path, read_secret, token_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,11 @@ DAY = 24 * 60 * 60
 @flags(
     click.option("-H", "--host", default="127.0.0.1", show_default=True, **env("HOST"), help="Address to listen on."),
     click.option("-p", "--port", default=2468, type=click.IntRange(0, 65535), show_default=True, **env("PORT")),
-    click.option("-t", "--token", "own_token", help="As the option of the whole command.  [env: SANDBOX_AGENT_TOKEN]"),
-    click.option("-n", "--no-token", "own_no_token", is_flag=True, help="As the option of the whole command."),
+    click.option(
+        "--address-file", type=click.Path(path_type=Path, dir_okay=False), **env("ADDRESS_FILE"),
+        help="Write the URL into this file once it listens; 0 as the port takes a free one.",
+    ),
+    token_options,
     click.option(
         "--tokens-file", type=click.Path(path_type=Path, dir_okay=False), **env("TOKENS_FILE"),
         help="TOML or JSON file of further tokens, with scopes and expiry; read again on SIGHUP.",
@@ -138,6 +141,10 @@ DAY = 24 * 60 * 60
         help="Seconds that a shutdown may take.",
     ),
     click.option(
+        "--exit-with-stdin", is_flag=True, **env("EXIT_WITH_STDIN"),
+        help="Shut down at the end of stdin, too: with whoever holds the other end of that pipe, however it ends.",
+    ),
+    click.option(
         "--log-level", default="info", type=click.Choice(["debug", "info", "warning", "error"]), show_default=True,
         **env("LOG_LEVEL"),
     ),
@@ -152,8 +159,7 @@ def server(
     *,
     host: str,
     port: int,
-    own_token: str | None,
-    own_no_token: bool,
+    address_file: Path | None,
     tokens_file: Path | None,
     await_init: bool,
     init_secret_file: Path | None,
@@ -185,14 +191,15 @@ def server(
     max_agents: int,
     idle_limit: float,
     grace: float,
+    exit_with_stdin: bool,
     log_level: str,
     log_format: str,
     no_telemetry: bool,
 ) -> None:
     """Run the daemon until SIGTERM or SIGINT.
 
-    Without a token it listens on loopback only. Give the token by SANDBOX_AGENT_TOKEN rather than by --token: other
-    users of the machine can see command lines.
+    Without a token it listens on loopback only. Give the token by SANDBOX_AGENT_TOKEN or --token-file rather than by
+    --token: other users of the machine can see command lines.
     """
     import trio
 
@@ -203,9 +210,7 @@ def server(
     from sandbox_http.logs import set_up_logs
     from sandbox_supervisor import RestartPolicy
 
-    token: str | None = own_token if own_token is not None else context.obj["token"]
-    if token is None and "SANDBOX_AGENT_TOKEN" in os.environ and not (own_no_token or context.obj["no_token"]):
-        token = ""  # set but empty, say by a secret that was not found: Click takes that for unset, and it must not be
+    token = own_token(context)
     config = Config(
         data_dir=data_dir,
         host=host,
@@ -236,6 +241,8 @@ def server(
         tokens_file=tokens_file,
         await_init=await_init,
         init_secret=_init_secret(init_secret_file) if await_init else None,
+        address_file=address_file,
+        exit_with_stdin=exit_with_stdin,
     )
     redactor = Redactor({*secrets_in(os.environ), *filter(None, [token, config.init_secret])})
     set_up_logs(log_level, as_json=log_format == "json", redactor=redactor)
@@ -258,13 +265,7 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> Iterator[Exception]:
 
 def _init_secret(file: Path | None) -> str | None:
     """The secret that whoever initializes us has to know; never an argument, which other users could see."""
-    if file is None:
-        return os.environ.get("SANDBOX_AGENT_INIT_SECRET")
-    try:
-        return file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise Failure(f"cannot read --init-secret-file {file}: {reason}") from None
+    return os.environ.get("SANDBOX_AGENT_INIT_SECRET") if file is None else read_secret("--init-secret-file", file)
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,7 +35,7 @@ NOBODY = {name: value for name, value in GIT.items() if not name.startswith(("GI
 
 
 async def to_change(directory: Path, environment: dict[str, str] = GIT) -> Repository:
-    runner = Runner(environment, "tests", "changes", None)
+    runner = Runner(environment, "tests", uuid.uuid4().hex, None)
     return await open_repository(str(directory), runner, FileSystem(directory.parent), reading=False)
 
 
@@ -80,11 +81,31 @@ async def test_everything_is_committed_deletions_and_new_files_included(tmp_path
 async def test_an_empty_commit_is_refused_unless_asked_for(tmp_path: Path) -> None:
     top = new_repository(tmp_path / "r", a="1\n")
     repository = await to_change(top)
-    with pytest.raises(GitFailed, match="git commit: ") as failed:
+    with pytest.raises(GitFailed, match=r"^git commit: nothing to commit, working tree clean$") as failed:
         await commit_index(repository)
-    assert failed.value.code == 1
+    assert (failed.value.code, failed.value.stderr[0]) == (1, "On branch main")
+    (top / "a").write_text("2\n")
+    with pytest.raises(GitFailed, match=r"^git commit: no changes added to commit"):
+        await commit_index(repository)
     made = await commit(repository, "m", author=None, paths=[], everything=False, empty=True)
     assert made == git(top, "rev-parse", "HEAD").strip()
+
+
+async def test_what_git_says_on_its_output_is_told_without_secrets(tmp_path: Path) -> None:
+    """The names of files are in it, and a bound is on it."""
+    top = new_repository(tmp_path / "r", a="1\n")
+    (top / "the-key-sk-ant-0123456789").write_text("")
+    for number in range(30):
+        (top / f"z{number:02}").write_text("")
+    with pytest.raises(GitFailed, match="nothing added to commit but untracked files present") as failed:
+        await commit_index(await to_change(top))
+    assert len(failed.value.stderr) <= 20
+    for number in range(30):
+        (top / f"z{number:02}").unlink()
+    with pytest.raises(GitFailed) as failed:
+        await commit_index(await to_change(top, {**GIT, "GIT_HTTP_TOKEN": "the-key-sk-ant-0123456789"}))
+    assert "[redacted]" in failed.value.stderr
+    assert "sk-ant" not in "".join(failed.value.stderr)
 
 
 async def test_the_first_commit_of_a_repository_can_be_made(tmp_path: Path) -> None:

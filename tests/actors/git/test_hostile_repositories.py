@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +18,8 @@ from support.repositories import GIT, git, new_repository
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+RUN = uuid.uuid4().hex
 
 
 def config(top: Path, **settings: str) -> None:
@@ -134,7 +137,7 @@ async def test_looking_at_a_repository_runs_nothing_of_it(tmp_path: Path, lay: C
     (top / "a").write_text("2\n")  # of the same size, so that its contents have to be looked at
 
     async with (
-        open_git(GIT, FileSystem(tmp_path), owner="tests", run="hostile", reaper=None) as opened,
+        open_git(GIT, FileSystem(tmp_path), owner="tests", run=RUN, reaper=None) as opened,
         opened.looking(str(top)) as repository,
     ):
         await read_status(repository, limit=100)
@@ -157,7 +160,7 @@ async def test_looking_at_a_repository_runs_nothing_of_it(tmp_path: Path, lay: C
 async def test_a_filter_that_cannot_be_named_on_the_command_line_keeps_us_out(tmp_path: Path) -> None:
     top = new_repository(tmp_path / "r", a="1\n")
     filter_(top, "a=b")
-    async with open_git(GIT, FileSystem(tmp_path), owner="tests", run="hostile", reaper=None) as opened:
+    async with open_git(GIT, FileSystem(tmp_path), owner="tests", run=RUN, reaper=None) as opened:
         with pytest.raises(InvalidRequest, match="filter with '='"):
             async with opened.looking(str(top)):
                 pass
@@ -169,7 +172,7 @@ async def test_filters_of_the_users_own_settings_work(tmp_path: Path) -> None:
     (tmp_path / ".gitconfig").write_text('[filter "upper"]\n\tclean = tr a-z A-Z\n')
     (top / "a").write_text("a\n")
     async with open_git(
-        {**GIT, "HOME": str(tmp_path)}, FileSystem(tmp_path), owner="tests", run="h", reaper=None
+        {**GIT, "HOME": str(tmp_path)}, FileSystem(tmp_path), owner="tests", run=RUN, reaper=None
     ) as git_:
         for _ in range(2):
             async with git_.looking(str(top)) as repository:
@@ -189,7 +192,7 @@ async def test_a_submodule_is_not_entered(tmp_path: Path) -> None:
     (top / "sub" / "a").write_text("2\n")
     config(top, diff__submodule="log", status__submoduleSummary="true")
     async with (
-        open_git(GIT, FileSystem(tmp_path), owner="tests", run="h", reaper=None) as opened,
+        open_git(GIT, FileSystem(tmp_path), owner="tests", run=RUN, reaper=None) as opened,
         opened.looking(str(top)) as repository,
     ):
         assert (await read_status(repository, limit=10)).clean
@@ -203,7 +206,7 @@ async def test_a_submodule_is_not_entered(tmp_path: Path) -> None:
 async def test_what_belongs_to_others_may_be_looked_at_and_not_changed(tmp_path: Path) -> None:
     top = new_repository(tmp_path / "r", a="1\n")
     await trio.to_thread.run_sync(lambda: subprocess.run(["chown", "-R", "12345", str(top)], check=True))
-    async with open_git(GIT, FileSystem(tmp_path), owner="tests", run="h", reaper=None) as opened:
+    async with open_git(GIT, FileSystem(tmp_path), owner="tests", run=RUN, reaper=None) as opened:
         async with opened.looking(str(top)) as repository:
             assert (await read_status(repository, limit=10)).clean
         with pytest.raises(Exception, match="belongs to another user"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 async def look(directory: Path, root: Path | None = None, **env: str) -> Repository:
     """A repository to look at."""
-    runner = Runner({**GIT, **env}, "tests", "reading", None)
+    runner = Runner({**GIT, **env}, "tests", uuid.uuid4().hex, None)
     return await open_repository(str(directory), runner, FileSystem(directory.parent, root), reading=True)
 
 

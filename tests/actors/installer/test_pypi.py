@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from actors.installer.yard import failing, programs
+from actors.installer.yard import OWNER, failing, programs
 from sandbox_actors.installer.pypi import install_requirement
 from sandbox_actors.installer.site import Site
 from sandbox_actors.installer.tools import find_python, find_uv
@@ -29,7 +29,7 @@ def uvx(spec: str, **more: object) -> Definition:
 
 def site(yard: Yard, seen: list[Progress] | None = None) -> Site:
     told = seen if seen is not None else []
-    return Site("fox", yard.environment, "owner", "run-of-a-site", None, told.append, iter(range(100)))
+    return Site("fox", yard.environment, OWNER, "run-of-a-site", None, told.append, iter(range(100)))
 
 
 async def test_a_package_has_an_environment_of_its_own(yard: Yard, registries: Registries) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,10 +17,12 @@ if TYPE_CHECKING:
 
     from sandbox_actors.installer.progress import Progress
 
+OWNER = f"site-{uuid.uuid4().hex}"
+
 
 def site(environment: dict[str, str], seen: list[Progress] | None = None) -> Site:
     told = seen if seen is not None else []
-    return Site("fox", {"PATH": "/usr/bin:/bin", **environment}, "site", "run", None, told.append, itertools.count(1))
+    return Site("fox", {"PATH": "/usr/bin:/bin", **environment}, OWNER, "run", None, told.append, itertools.count(1))
 
 
 async def test_the_last_lines_of_both_outputs_are_kept_and_no_more() -> None:
@@ -35,7 +38,7 @@ async def test_a_tool_reads_nothing_and_leaves_nobody() -> None:
     with trio.fail_after(10):
         finished = await site({}).tool(["sh", "-c", "cat; sleep 60 & echo done"], env={"PATH": "/usr/bin:/bin"})
     assert finished == Finished(0, ("done",))
-    assert processes_with("site/run/") == []
+    assert processes_with(f"{OWNER}/run/") == []
 
 
 async def test_secrets_of_a_tool_are_not_told() -> None:
@@ -52,7 +55,7 @@ async def test_a_tool_that_is_silent_for_too_long_is_given_up(tmp_path: Path) ->
     with pytest.raises(Trouble, match=r"nothing has come over the network for 0\.2 s") as trouble:
         await where.tool(["sleep", "60"], env=env, grows=tmp_path, silence=0.2)
     assert trouble.value.reason == "network"
-    assert processes_with("site/run/") == []
+    assert processes_with(f"{OWNER}/run/") == []
 
 
 async def test_what_a_tool_writes_is_told_as_progress(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -25,7 +26,7 @@ __all__ = ["OWNER", "Agents", "Definition", "Yard", "failing", "programs"]
 
 Definition: TypeAlias = "dict[str, Any]"
 Agents: TypeAlias = "dict[str, Definition]"
-OWNER = "owner-of-the-tests"
+OWNER = f"owner-{uuid.uuid4().hex}"
 
 
 @dataclass(slots=True)
