@@ -1,0 +1,7 @@
+"""Sandboxes that are containers of a Docker engine."""
+
+from __future__ import annotations
+
+from .provider import DockerProvider
+
+__all__ = ["DockerProvider"]
