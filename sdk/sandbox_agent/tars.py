@@ -181,12 +181,12 @@ def _unpack(brought: _Brought, folder: Path) -> tuple[str, ...]:
 
     def kept(member: tarfile.TarInfo, place: str) -> tarfile.TarInfo | None:
         try:
-            if _stays_inside(member, folder):
-                return tarfile.data_filter(member, place)
+            taken = tarfile.data_filter(member, place) if _stays_inside(member, folder) else None
         except tarfile.FilterError:
-            pass
-        left_out.append(member.name)
-        return None
+            taken = None
+        if taken is None:
+            left_out.append(member.name)
+        return taken
 
     with tarfile.open(fileobj=cast("IO[bytes]", brought), mode="r|", bufsize=PIECE) as tar:
         tar.extractall(folder, filter=kept)

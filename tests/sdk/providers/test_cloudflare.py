@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.to_thread
 import pytest
 import trio
 
 from sandbox_agent.errors import ProviderError, SandboxDestroyed, UnsupportedByProvider
 from sandbox_agent.providers import CloudflareProvider, Preinstalled, Server, Wheel
-from sandbox_agent.providers.conformance import Check, Subject
 from sdk.fakes.cloud import Reply, crash_server
 from sdk.fakes.cloudflare import KEY, FakeBridge
 from support.cancelling import cancelled_by_asyncio
-from support.conforming import each_check, run_check
+from support.conforming import cloud_subject, each_check, run_check
 from support.daemon import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from sandbox_agent.providers.conformance import Check
 
 NO_SERVER = "true"
 """A command that starts nothing, and is content with that: for what needs no server."""
@@ -46,29 +46,12 @@ def provider_of(bridge: FakeBridge, command: str = "sandbox-agent", **options: A
     return CloudflareProvider(**(defaults | options))
 
 
-def subject_of(bridge: FakeBridge) -> Subject:
-    provider = provider_of(bridge)
-
-    async def crash(sandbox_id: str) -> None:
-        await anyio.to_thread.run_sync(crash_server, bridge.sandboxes[sandbox_id])
-
-    async def count() -> int:
-        await anyio.lowlevel.checkpoint()
-        return len(bridge.sandboxes)
-
-    return Subject(
-        provider=provider,
-        again=lambda: provider_of(bridge, server=provider.server),
-        crash=crash,
-        count=count,
-        beside=provider_of(bridge),
-        broken=provider_of(bridge, "no-such-command"),
-    )
-
-
 @each_check()
 def test_it_conforms(bridge: FakeBridge, check: Check, backend: str) -> None:
-    run_check(check, backend, subject_of(bridge))
+    subject = cloud_subject(
+        partial(provider_of, bridge), lambda: len(bridge.sandboxes), lambda id: crash_server(bridge.sandboxes[id])
+    )
+    run_check(check, backend, subject)
     assert bridge.sandboxes == {}
 
 

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.to_thread
 import httpx
 import pytest
 import trio
 
 from sandbox_agent.errors import MissingExtra, ProviderError, SandboxDestroyed
 from sandbox_agent.providers import DaytonaProvider, Pip, Preinstalled, Server
-from sandbox_agent.providers.conformance import Check, Subject
 from sandbox_agent.providers.daytona import _DaytonaMachine
 from sdk.fakes.cloud import Reply, crash_server
 from sdk.fakes.daytona import KEY, FakeDaytona
 from support.cancelling import cancelled_by_asyncio
-from support.conforming import each_check, run_check
+from support.conforming import cloud_subject, each_check, run_check
 from support.daemon import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from sandbox_agent.providers.conformance import Check
 
 WITHIN = 60
 """Seconds for a whole test."""
@@ -46,29 +46,12 @@ def provider_of(cloud: FakeDaytona, command: str = "sandbox-agent", **options: A
     return DaytonaProvider(**(defaults | options))
 
 
-def subject_of(cloud: FakeDaytona) -> Subject:
-    provider = provider_of(cloud)
-
-    async def crash(sandbox_id: str) -> None:
-        await anyio.to_thread.run_sync(crash_server, cloud.machine(sandbox_id))
-
-    async def count() -> int:
-        await anyio.lowlevel.checkpoint()
-        return len(cloud.sandboxes)
-
-    return Subject(
-        provider=provider,
-        again=lambda: provider_of(cloud, server=provider.server),
-        crash=crash,
-        count=count,
-        beside=provider_of(cloud),
-        broken=provider_of(cloud, "no-such-command"),
-    )
-
-
 @each_check()
 def test_it_conforms(cloud: FakeDaytona, check: Check, backend: str) -> None:
-    run_check(check, backend, subject_of(cloud))
+    subject = cloud_subject(
+        partial(provider_of, cloud), lambda: len(cloud.sandboxes), lambda id: crash_server(cloud.machine(id))
+    )
+    run_check(check, backend, subject)
     assert cloud.sandboxes == {}
 
 

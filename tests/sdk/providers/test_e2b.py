@@ -5,25 +5,24 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.to_thread
 import httpx
 import pytest
 import trio
 
 from sandbox_agent.errors import MissingExtra, ProviderError, SandboxDestroyed
 from sandbox_agent.providers import E2BProvider, Pip, Preinstalled, Server
-from sandbox_agent.providers.conformance import Check, Subject
 from sandbox_agent.providers.e2b import _E2BMachine
 from sdk.fakes.cloud import Reply, crash_server
 from sdk.fakes.e2b import KEY, FakeE2B
 from support.cancelling import cancelled_by_asyncio
-from support.conforming import each_check, run_check
+from support.conforming import cloud_subject, each_check, run_check
 from support.daemon import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from sandbox_agent.providers.conformance import Check
 
 WITHIN = 60
 """Seconds for a whole test."""
@@ -46,29 +45,10 @@ def provider_of(command: str = "sandbox-agent", **options: Any) -> E2BProvider:
     return E2BProvider(**({"server": Server(install=Preinstalled(command), port=free_port())} | options))
 
 
-def subject_of(cloud: FakeE2B) -> Subject:
-    provider = provider_of()
-
-    async def crash(sandbox_id: str) -> None:
-        await anyio.to_thread.run_sync(crash_server, cloud.sandboxes[sandbox_id])
-
-    async def count() -> int:
-        await anyio.lowlevel.checkpoint()
-        return len(cloud.sandboxes)
-
-    return Subject(
-        provider=provider,
-        again=lambda: provider_of(server=provider.server),
-        crash=crash,
-        count=count,
-        beside=provider_of(),
-        broken=provider_of("no-such-command"),
-    )
-
-
 @each_check()
 def test_it_conforms(cloud: FakeE2B, check: Check, backend: str) -> None:
-    run_check(check, backend, subject_of(cloud))
+    subject = cloud_subject(provider_of, lambda: len(cloud.sandboxes), lambda id: crash_server(cloud.sandboxes[id]))
+    run_check(check, backend, subject)
     assert cloud.sandboxes == {}
 
 

@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 import pytest
 import trio
 from grpclib import GRPCError, Status
 
 from sandbox_agent.errors import MissingExtra, ProviderError, SandboxDestroyed, UnsupportedByProvider
 from sandbox_agent.providers import Endpoint, ModalProvider, Preinstalled, Server, Wheel
-from sandbox_agent.providers.conformance import Check, Subject
 from sandbox_agent.providers.modal import CHUNK, _ModalMachine
 from sdk.fakes.cloud import crash_server
 from sdk.fakes.modal import TOKEN_ID, TOKEN_SECRET, FakeModal
 from support.cancelling import cancelled_by_asyncio
-from support.conforming import each_check, run_check
+from support.conforming import cloud_subject, each_check, run_check
 from support.daemon import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from sandbox_agent.providers.conformance import Check
 
 NO_SERVER = "true"
 """A command that starts nothing, and is content with that: for what needs no server."""
@@ -59,29 +60,12 @@ def provider_of(cloud: FakeModal, command: str = "sandbox-agent", **options: Any
     return Trusting(cloud, **(defaults | options))
 
 
-def subject_of(cloud: FakeModal) -> Subject:
-    provider = provider_of(cloud)
-
-    async def crash(sandbox_id: str) -> None:
-        await anyio.to_thread.run_sync(crash_server, cloud.sandboxes[sandbox_id])
-
-    async def count() -> int:
-        await anyio.lowlevel.checkpoint()
-        return len(cloud.sandboxes)
-
-    return Subject(
-        provider=provider,
-        again=lambda: provider_of(cloud, server=provider.server),
-        crash=crash,
-        count=count,
-        beside=provider_of(cloud),
-        broken=provider_of(cloud, "no-such-command"),
-    )
-
-
 @each_check()
 def test_it_conforms(cloud: FakeModal, check: Check, backend: str) -> None:
-    run_check(check, backend, subject_of(cloud))
+    subject = cloud_subject(
+        partial(provider_of, cloud), lambda: len(cloud.sandboxes), lambda id: crash_server(cloud.sandboxes[id])
+    )
+    run_check(check, backend, subject)
     assert cloud.sandboxes == {}
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import anyio
-import anyio.to_thread
 import pytest
 import trio
 
 from sandbox_agent.errors import MissingExtra, ProviderError, SandboxDestroyed
 from sandbox_agent.providers import Preinstalled, Server, VercelProvider
-from sandbox_agent.providers.conformance import Check, Subject
 from sdk.fakes.cloud import Reply, crash_server
 from sdk.fakes.vercel import PROJECT, TEAM, TOKEN, FakeVercel
 from support.cancelling import cancelled_by_asyncio
-from support.conforming import each_check, run_check
+from support.conforming import cloud_subject, each_check, run_check
 from support.daemon import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from sandbox_agent.providers.conformance import Check
 
 NO_SERVER = "true"
 """A command that starts nothing, and is content with that: for what needs no server."""
@@ -44,29 +44,12 @@ def provider_of(cloud: FakeVercel, command: str = "sandbox-agent", **options: An
     return VercelProvider(**(defaults | options))
 
 
-def subject_of(cloud: FakeVercel) -> Subject:
-    provider = provider_of(cloud)
-
-    async def crash(sandbox_id: str) -> None:
-        await anyio.to_thread.run_sync(crash_server, cloud.sandboxes[sandbox_id])
-
-    async def count() -> int:
-        await anyio.lowlevel.checkpoint()
-        return len(cloud.sandboxes)
-
-    return Subject(
-        provider=provider,
-        again=lambda: provider_of(cloud, server=provider.server),
-        crash=crash,
-        count=count,
-        beside=provider_of(cloud),
-        broken=provider_of(cloud, "no-such-command"),
-    )
-
-
 @each_check()
 def test_it_conforms(cloud: FakeVercel, check: Check, backend: str) -> None:
-    run_check(check, backend, subject_of(cloud))
+    subject = cloud_subject(
+        partial(provider_of, cloud), lambda: len(cloud.sandboxes), lambda id: crash_server(cloud.sandboxes[id])
+    )
+    run_check(check, backend, subject)
     assert cloud.sandboxes == {}
 
 
